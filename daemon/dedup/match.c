@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Matching: what was read is looked up, and what is found becomes runs
+ *
+ * Three passes over what one piece of work has read, in address order. First every page is looked up; one
+ * without a match becomes a candidate at once, so that its twin in the same batch finds it. Then matches of
+ * neighbours with neighbours become runs, and each is accepted or refused as a whole. Then the pages of
+ * accepted runs get their slots: a matched candidate is *promoted*, that is, its content (equal to what was
+ * just read, so far as we know) is stored in a slot that mirrors its place, and both pages are planned.
+ */
+
+#include "dedup/merger-private.h"
+
+#include "dedup/fingerprint.h"
+#include "libwp/wire.h"
+
+/* Fingerprint for pages of zeros when they are to be treated like others. */
+#define ZERO_FINGERPRINT 1
+
+static struct member *member_of(const struct region *region)
+{
+        return list_entry(region->space, struct member, space);
+}
+
+static bool same_content(const struct domain *domain, struct page_ref ref, uint32_t key)
+{
+        const struct region *region = domain_region(domain, ref.region);
+
+        return region && !region->closing && region_state(region, ref.page) == PAGE_CANDIDATE &&
+               region_key(region, ref.page) == key;
+}
+
+static void become_candidate(struct domain *domain, struct region *region, uint32_t page,
+                             uint64_t fingerprint, bool enter)
+{
+        region_set_state(region, page, PAGE_CANDIDATE, fingerprint_key(fingerprint));
+        region_forget_patience(region, page);
+        /* Out of memory: the page is no candidate for others until it is read again. */
+        if (!enter)
+                region_mark_refused(region, page);
+        else
+                (void)!index_insert(&domain->index, fingerprint,
+                                    (struct page_ref){.region = region->id, .page = page});
+}
+
+static void match_one(struct merger *merger, struct domain *domain, struct region *region,
+                      const struct work_read *read, struct match *match)
+{
+        struct page_ref ref;
+
+        match->kind = MATCH_NONE;
+        if (region_state(region, match->page) != PAGE_TRACKED)
+                return;
+        if (!read->ok) {
+                region_mark_failed(region, match->page);
+                return;
+        }
+        merger->stat.pages_scanned++;
+        if (read->zero && merger->settings.use_zero_pages) {
+                match->kind = MATCH_ZERO;
+                return;
+        }
+        if (!index_find(&domain->index, read->fingerprint, &ref) ||
+            (ref.region == region->id && ref.page == match->page)) {
+                become_candidate(domain, region, match->page, read->fingerprint, true);
+                return;
+        }
+        match->kind = page_ref_is_slot(ref) ? MATCH_SLOT : MATCH_PAGE;
+        match->with = ref;
+}
+
+static bool affordable(struct merger *merger, struct member *member, size_t n_pages)
+{
+        uint32_t minimum = planner_min_run(space_borders(&member->space) + 2 * member->n_queued,
+                                           member->space.vma_budget, merger->settings.min_run_pages);
+
+        if (n_pages >= minimum)
+                return true;
+        if (n_pages >= merger->settings.min_run_pages)
+                member->stat.failures[REASON_VMA_BUDGET] += n_pages;
+        return false;
+}
+
+static bool pool_has_room(const struct merger *merger)
+{
+        uint64_t used = 0;
+
+        if (!merger->settings.pool_max_pages)
+                return true;
+        list_for_each(link, &merger->domains) {
+                const struct domain *domain = list_entry(link, struct domain, link);
+
+                used += domain->pool.n_used + domain->pool.n_retired;
+        }
+        return used < merger->settings.pool_max_pages;
+}
+
+/* Whether this run of matches is worth its price to those who would pay it. */
+static bool accept(struct merger *merger, struct member *member, const struct match *match, size_t n_pages)
+{
+        const struct region *other;
+
+        if (match->kind == MATCH_ZERO)
+                return true;
+        if (!affordable(merger, member, n_pages))
+                return false;
+        if (match->kind == MATCH_SLOT)
+                return true;
+        other = domain_region(member->domain, match->with.region);
+        return !other || member_of(other) == member || affordable(merger, member_of(other), n_pages);
+}
+
+/*
+ * Adds a page to the newest run of its kind that it continues, or starts one. The page becomes PAGE_PLANNED.
+ */
+static int plan(struct merger *merger, struct run **newest, struct region *region, uint32_t page,
+                enum wire_run_kind kind, uint32_t slot)
+{
+        struct run *run = *newest;
+        bool merge = kind == WIRE_RUN_MERGE;
+
+        if (run && run->region == region && run->kind == kind && run->page + run->n_pages == page &&
+            run->n_pages < WIRE_RUN_PAGES && (!merge || run->slot + run->n_pages == slot)) {
+                run->n_pages++;
+        } else {
+                run = run_new(member_of(region), region, page, kind, slot);
+                if (!run)
+                        return -ENOMEM;
+                list_append(&merger->round.storing, &run->link);
+                *newest = run;
+        }
+        region_set_state(region, page, PAGE_PLANNED, slot);
+        return 0;
+}
+
+/* The newest runs on both sides of a batch: what was read, and the candidates that it matched. */
+struct open_runs {
+        struct run *here;
+        struct run *there;
+};
+
+/* Makes a slot of the candidate that read page `i` matched. */
+static int promote(struct merger *merger, struct domain *domain, struct open_runs *open, size_t i,
+                   uint32_t *ret_slot)
+{
+        struct round *round = &merger->round;
+        struct page_ref ref = round->matches[i].with;
+        struct region *other = domain_region(domain, ref.region);
+        uint64_t fingerprint = round->reads[i].fingerprint;
+        uint32_t slot, anchor = ANCHOR_NONE;
+        int r;
+
+        if (!pool_has_room(merger))
+                return -ENOSPC;
+        r = domain_place(domain, other, ref.page, fingerprint_key(fingerprint), &slot);
+        if (r < 0)
+                return r;
+        r = domain_anchor(domain, slot, &anchor);
+        if (r < 0) {
+                domain_unpin(domain, slot);
+                return r;
+        }
+        r = plan(merger, &open->there, other, ref.page, WIRE_RUN_MERGE, slot);
+        if (r >= 0) /* a slot that is not in the index is found by nobody else: no harm */
+                (void)!index_insert(&domain->index, fingerprint,
+                                    (struct page_ref){.region = INDEX_SLOT, .page = slot});
+        if (r < 0) {
+                domain_unpin(domain, slot);
+                return r;
+        }
+        round->stores[round->n_stores++] =
+                (struct work_store){.read = (uint32_t)i, .slot = slot, .anchor = anchor};
+        round->store_domain = domain;
+        *ret_slot = slot;
+        return 0;
+}
+
+/*
+ * The slot that read page `i` is to map, pinned for it: 0, or 1 when the match is gone, or a negative errno.
+ */
+static int find_slot(struct merger *merger, struct domain *domain, struct open_runs *open, size_t i,
+                     uint32_t *ret_slot)
+{
+        const struct match *match = &merger->round.matches[i];
+        uint64_t fingerprint = merger->round.reads[i].fingerprint;
+        struct page_ref ref = match->with;
+        const struct slot *slot;
+        int r;
+
+        if (match->kind == MATCH_PAGE && same_content(domain, ref, fingerprint_key(fingerprint))) {
+                r = promote(merger, domain, open, i, ret_slot);
+                if (r < 0)
+                        return r;
+                pool_pin(&domain->pool, *ret_slot);
+                return 0;
+        }
+        /* A slot; or a candidate that was promoted earlier in this batch, or changed. */
+        if (match->kind == MATCH_PAGE &&
+            (!index_find(&domain->index, fingerprint, &ref) || !page_ref_is_slot(ref)))
+                return 1;
+        slot = pool_slot(&domain->pool, ref.page);
+        if (!slot || slot->state != SLOT_USED || slot->key != fingerprint_key(fingerprint))
+                return 1;
+        pool_pin(&domain->pool, ref.page);
+        *ret_slot = ref.page;
+        return 0;
+}
+
+static void plan_merge(struct merger *merger, struct domain *domain, struct region *region,
+                       struct open_runs *open, size_t i)
+{
+        uint32_t page = merger->round.matches[i].page, slot;
+        int r = find_slot(merger, domain, open, i, &slot);
+
+        /* Promoting another page of this region may have planned this one. */
+        if (r == 0 && region_state(region, page) != PAGE_TRACKED) {
+                domain_unpin(domain, slot);
+                return;
+        }
+        if (r == 0) {
+                r = plan(merger, &open->here, region, page, WIRE_RUN_MERGE, slot);
+                if (r < 0)
+                        domain_unpin(domain, slot);
+        }
+        if (r < 0)
+                member_of(region)->stat.failures[REASON_POOL]++;
+        if (r != 0)
+                become_candidate(domain, region, page, merger->round.reads[i].fingerprint, r == 1);
+}
+
+static void plan_run(struct merger *merger, struct region *region, struct open_runs *open, size_t first,
+                     size_t end)
+{
+        struct round *round = &merger->round;
+        struct member *member = member_of(region);
+        bool accepted = accept(merger, member, &round->matches[first], end - first);
+
+        for (size_t i = first; i < end; i++) {
+                uint32_t page = round->matches[i].page;
+
+                if (!accepted)
+                        become_candidate(member->domain, region, page, round->reads[i].fingerprint, false);
+                else if (round->matches[i].kind != MATCH_ZERO)
+                        plan_merge(merger, member->domain, region, open, i);
+                else if (plan(merger, &open->here, region, page, WIRE_RUN_ZERO, 0) < 0)
+                        become_candidate(member->domain, region, page, ZERO_FINGERPRINT, false);
+        }
+}
+
+void match_reads(struct merger *merger)
+{
+        struct round *round = &merger->round;
+        struct region *region = round->region;
+        struct open_runs open = {.here = NULL};
+        struct domain *domain;
+
+        if (!region || region->closing)
+                return;
+        domain = member_of(region)->domain;
+        for (size_t i = 0; i < round->n_reads; i++) {
+                round->matches[i].page = round->read_pages[i];
+                if (round->reads[i].zero && !merger->settings.use_zero_pages)
+                        round->reads[i].fingerprint = ZERO_FINGERPRINT;
+                match_one(merger, domain, region, &round->reads[i], &round->matches[i]);
+        }
+        for (size_t i = 0, end; i < round->n_reads; i = end) {
+                end = planner_run_end(round->matches, i, round->n_reads);
+                if (round->matches[i].kind != MATCH_NONE)
+                        plan_run(merger, region, &open, i, end);
+        }
+        if (!round->n_stores)
+                match_stored(merger, 0);
+}
+
+void match_stored(struct merger *merger, int error)
+{
+        struct round *round = &merger->round;
+
+        round->n_stores = 0;
+        list_for_each_safe(link, next, &round->storing) {
+                struct run *run = list_entry(link, struct run, link);
+
+                if (error < 0 || run->region->closing || !run->member->session) {
+                        run_withdraw(run, error < 0 ? REASON_POOL : REASON_NONE);
+                        continue;
+                }
+                list_remove(&run->link);
+                list_append(&run->member->queue, &run->link);
+                run->member->n_queued++;
+        }
+        list_for_each(link, &merger->members)
+                member_dispatch(list_entry(link, struct member, link), merger->ops);
+}

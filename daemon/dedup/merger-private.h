@@ -1,0 +1,150 @@
+#pragma once
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * What the files of the merger share: merger.c (rounds), match.c (matching, promoting), task.c (regions and
+ * their owners).
+ */
+
+#include "dedup/merger.h"
+#include "dedup/planner.h"
+#include "dedup/scan.h"
+#include "dedup/worker.h"
+
+enum task_kind {
+        TASK_UNREGISTER,
+        TASK_EXCLUDE,
+};
+
+/* Work on a region on behalf of its owner; in member->tasks, in order of arrival. */
+struct task {
+        struct list link;
+        enum task_kind kind;
+        struct member *member;
+        struct region *region;
+        uint32_t page;
+        uint32_t n_pages;
+        bool giving_back; /* its unmerge runs are queued or in flight */
+        unsigned n_runs;  /* of them */
+        int error;
+        bool lost; /* some of the memory is not where it was registered */
+        merger_done done;
+        void *context;
+};
+
+/* A register call that waits for the worker to look at the memory. */
+struct inspection {
+        struct list link;
+        struct member *member; /* NULL: hung up meanwhile */
+        uint64_t start;
+        uint64_t length;
+        uint64_t flags;
+        int smaps_fd;
+        struct vma *vmas;
+        merger_done done;
+        void *context;
+};
+
+#define INSPECTION_VMAS 8192
+
+struct scan_request {
+        struct list link;
+        pid_t pid;
+        unsigned rounds_left;
+        uint64_t deadline_ns; /* for the queues to drain, once the rounds are over */
+        merger_scanned done;
+        void *context;
+};
+
+/* A page that is PAGE_BREAKING: to be looked at until it is seen to be a copy. */
+struct breaking {
+        struct domain *domain;
+        uint32_t region;
+        uint32_t page;
+};
+
+#define BREAKING_CHECKS 512
+
+struct round_entry {
+        struct domain *domain;
+        uint32_t region;
+};
+
+struct round {
+        bool active;
+        bool looking_for_copies; /* this round only finds out what lost reports would have told */
+        struct round_entry *entries;
+        size_t n_entries;
+        size_t next_entry;
+        struct region *region; /* being walked; NULL: none, or it went away meanwhile */
+        uint32_t page;         /* where the next window starts */
+        uint32_t window_first;
+        uint32_t window_end;
+        struct scan_output output;
+        size_t read_range; /* next to be read in output.read */
+        uint32_t read_offset;
+        size_t n_reads;
+        struct work_read reads[WORK_READ_PAGES];
+        struct match matches[WORK_READ_PAGES];
+        uint32_t read_pages[WORK_READ_PAGES];
+        struct work_store stores[WORK_READ_PAGES];
+        size_t n_stores;
+        struct domain *store_domain;
+        struct list storing; /* runs whose content is being stored */
+        uint64_t n_changed;  /* pages read or protected in this round */
+        uint64_t n_pages;    /* walked in this round */
+};
+
+struct merger {
+        const struct member_ops *ops;
+        struct anchors *anchors;
+        struct merger_settings settings;
+        struct list domains;
+        struct list members;
+        struct list inspections;
+        struct list requests;
+        struct worker *worker;
+        struct work work;
+        struct work_range protects[WORK_SURVEY_RUNS];
+        struct page_region runs[WORK_SURVEY_RUNS];
+        bool working;               /* the worker has `work` */
+        struct member *work_member; /* whose descriptors it uses */
+        struct inspection *inspecting;
+        struct breaking *breaking; /* in order of arrival */
+        size_t n_breaking;
+        size_t breaking_capacity;
+        uint64_t next_check_ns;
+        uint64_t check_delay_ns;
+        struct work_check checks[BREAKING_CHECKS];
+        struct region *checking; /* whose pages these are; NULL: it went away */
+        uint64_t work_began_ns;
+        uint64_t not_before_ns; /* CPU budget: no work for rounds until then */
+        uint64_t next_round_ns;
+        uint64_t sleep_ns;
+        bool paused;
+        bool retry_refused;
+        bool condemning;   /* see merger_condemn() */
+        bool reports_lost; /* since the last round began */
+        struct round round;
+        struct merger_stat stat; /* the counters; totals are made when asked for */
+};
+
+/* merger.c */
+void merger_advance(struct merger *merger, uint64_t now_ns);
+void merger_wake(struct merger *merger); /* there is something new to look at */
+
+/* The page was let go by its protection: it becomes PAGE_BREAKING and is watched until it is a copy. */
+void merger_breaking(struct merger *merger, struct region *region, uint32_t page, uint32_t slot);
+
+/* match.c: what was read; and its content was stored, or could not be. */
+void match_reads(struct merger *merger);
+void match_stored(struct merger *merger, int error);
+
+/* task.c */
+void task_inspected(struct merger *merger, struct inspection *inspection);
+void task_free(struct task *task);
+void task_advance(struct merger *merger, struct member *member);
+void task_abandon(struct merger *merger, struct member *member);
+/* The page is known to be private: it no longer counts as a sharer. domain_flush() follows a series. */
+void task_copied(struct region *region, uint32_t page);
+void task_forget_region(struct merger *merger, struct region *region);

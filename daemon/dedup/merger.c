@@ -1,0 +1,887 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Merger: rounds of scanning, and everything that comes in from outside; the theory is in merger.h. */
+
+#include "dedup/merger-private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/uffd.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "wp.h"
+
+/* The settle interval of a pass that somebody asked for: long enough for a writer in a loop to be noticed. */
+#define REQUEST_SETTLE_NS (20 * NSEC_PER_MSEC)
+
+/* A pass that somebody asked for does not wait longer than this for agents that do not answer. */
+#define REQUEST_DRAIN_NS (10 * NSEC_PER_SEC)
+
+/* How often members that hung up are looked at until their memory is gone. */
+#define REAP_NS (200 * NSEC_PER_MSEC)
+
+/* How soon it is tried again to give pages back, when a member has events unread. */
+#define CONDEMN_NS (1 * NSEC_PER_MSEC)
+
+/* How soon a page is looked at after a write to it was let through, and how rarely at last. */
+#define CHECK_DELAY_NS     (1 * NSEC_PER_MSEC)
+#define CHECK_DELAY_MAX_NS NSEC_PER_SEC
+
+/* Refused matches are tried again every so many rounds. */
+#define RETRY_ROUNDS 64
+
+/* A round in which fewer than one page in this many was new counts as quiet. */
+#define QUIET_SHARE 1000
+
+static struct member *member_of(const struct region *region)
+{
+        return list_entry(region->space, struct member, space);
+}
+
+int merger_new(const struct member_ops *ops, const struct merger_settings *settings, struct anchors *anchors,
+               struct merger **ret_merger, int *ret_worker_fd)
+{
+        struct merger *merger = calloc(1, sizeof(*merger));
+        int r;
+
+        if (!merger)
+                return -ENOMEM;
+        merger->ops = ops;
+        merger->anchors = anchors;
+        merger->work = (struct work)WORK_INIT;
+        merger->next_check_ns = UINT64_MAX;
+        list_init(&merger->domains);
+        list_init(&merger->members);
+        list_init(&merger->inspections);
+        list_init(&merger->requests);
+        list_init(&merger->round.storing);
+        merger_set(merger, settings);
+        r = worker_new(&merger->worker, ret_worker_fd);
+        if (r < 0) {
+                free(merger);
+                return r;
+        }
+        *ret_merger = merger;
+        return 0;
+}
+
+void merger_set(struct merger *merger, const struct merger_settings *settings)
+{
+        merger->settings = *settings;
+        merger->retry_refused = true;
+        merger_wake(merger);
+}
+
+int merger_domain(struct merger *merger, uid_t uid, int mount_fd, struct domain **ret_domain)
+{
+        struct domain *domain;
+        int r;
+
+        list_for_each(link, &merger->domains) {
+                domain = list_entry(link, struct domain, link);
+                if (domain->uid == uid) {
+                        *ret_domain = domain;
+                        return 0;
+                }
+        }
+        r = domain_new(uid, mount_fd, merger->anchors, &domain);
+        if (r < 0)
+                return r;
+        list_append(&merger->domains, &domain->link);
+        *ret_domain = domain;
+        return 0;
+}
+
+void merger_each_member(struct merger *merger, void (*visit)(void *context, struct member *member),
+                        void *context)
+{
+        list_for_each(link, &merger->members)
+                visit(context, list_entry(link, struct member, link));
+}
+
+void merger_add_member(struct merger *merger, struct member *member)
+{
+        list_append(&merger->members, &member->link);
+}
+
+/* ------------------------------------------------------------------ the end of members */
+
+static void add_stat(struct merger_stat *stat, const struct member_stat *more)
+{
+        stat->merges += more->merges;
+        stat->zeros += more->zeros;
+        stat->unmerges += more->unmerges;
+        stat->write_faults += more->write_faults;
+        for (unsigned i = 0; i < REASON_N; i++)
+                stat->failures[i] += more->failures[i];
+}
+
+static void release_region(struct merger *merger, struct member *member, struct region *region)
+{
+        for (uint32_t page = 0; page < region->n_pages; page++)
+                if (!region_chunk(region, page))
+                        page = region_chunk_last(region, page);
+                else if (region_shares(region, page))
+                        domain_unshare(member->domain, region_key(region, page));
+        task_forget_region(merger, region);
+        domain_remove_region(member->domain, region);
+        region_free(region);
+}
+
+static void member_destroy(struct merger *merger, struct member *member)
+{
+        uint64_t bytes = member->space.n_pages << PAGE_SHIFT;
+
+        for (unsigned i = 0; i < member->n_flight; i++)
+                run_withdraw(member->flight[i], REASON_NONE);
+        list_for_each_safe(link, next, &member->space.regions)
+                release_region(merger, member, list_entry(link, struct region, link));
+        list_for_each_safe(link, next, &member->ghosts)
+                release_region(merger, member, list_entry(link, struct region, link));
+        add_stat(&merger->stat, &member->stat);
+        merger->ops->gone(member->charge, bytes);
+        member_free(member);
+}
+
+static uint64_t merged_pages(const struct member *member)
+{
+        uint64_t n = 0;
+
+        list_for_each(link, &member->space.regions)
+                n += list_entry(link, struct region, link)->count[PAGE_MERGED] +
+                     list_entry(link, struct region, link)->count[PAGE_BREAKING];
+        return n;
+}
+
+/* Whether the member may go: it is certain that nobody maps a slot through it any more. */
+static bool releasable(const struct merger *merger, const struct member *member)
+{
+        if (member->session || member == merger->work_member)
+                return false;
+        list_for_each(link, &merger->round.storing)
+                if (list_entry(link, struct run, link)->member == member)
+                        return false;
+        return (!merged_pages(member) && list_empty(&member->ghosts) && !member->n_flight) ||
+               member_dead(member);
+}
+
+static bool reap(struct merger *merger)
+{
+        bool waiting = false;
+
+        list_for_each_safe(link, next, &merger->members) {
+                struct member *member = list_entry(link, struct member, link);
+
+                if (releasable(merger, member))
+                        member_destroy(merger, member);
+                else if (!member->session)
+                        waiting = true;
+        }
+        return waiting;
+}
+
+void merger_hang_up(struct merger *merger, struct member *member)
+{
+        member->session = NULL;
+        task_abandon(merger, member);
+        /*
+         * It lives, and maps slots, and nobody will tell us of its children any more: its slots keep their
+         * pages for good. (A process that has ended closed its socket last.)
+         */
+        if (merged_pages(member) && !member_dead(member))
+                domain_child_came(member->domain);
+        reap(merger);
+}
+
+static void free_runs(struct list *runs)
+{
+        list_for_each_safe(link, next, runs)
+                free(list_entry(link, struct run, link));
+        list_init(runs);
+}
+
+/*
+ * The daemon ends, its clients go on: what is freed is only what we know. No slot may lose its page now,
+ * since they map them.
+ */
+static void member_forget(const struct merger *merger, struct member *member)
+{
+        merger->ops->gone(member->charge, member->space.n_pages << PAGE_SHIFT);
+        free_runs(&member->queue);
+        for (unsigned i = 0; i < member->n_flight; i++)
+                free(member->flight[i]);
+        list_for_each_safe(link, next, &member->tasks)
+                task_free(list_entry(link, struct task, link));
+        list_for_each_safe(link, next, &member->space.regions)
+                region_free(list_entry(link, struct region, link));
+        list_for_each_safe(link, next, &member->ghosts)
+                region_free(list_entry(link, struct region, link));
+        member_free(member);
+}
+
+struct merger *merger_free(struct merger *merger)
+{
+        if (!merger)
+                return NULL;
+        merger->worker = worker_free(merger->worker);
+        free_runs(&merger->round.storing);
+        list_for_each_safe(link, next, &merger->members)
+                member_forget(merger, list_entry(link, struct member, link));
+        list_for_each_safe(link, next, &merger->inspections) {
+                struct inspection *inspection = list_entry(link, struct inspection, link);
+
+                fd_close(inspection->smaps_fd);
+                free(inspection->vmas);
+                free(inspection);
+        }
+        list_for_each_safe(link, next, &merger->requests)
+                free(list_entry(link, struct scan_request, link));
+        list_for_each_safe(link, next, &merger->domains)
+                domain_free(list_entry(link, struct domain, link));
+        range_list_deinit(&merger->round.output.protect);
+        range_list_deinit(&merger->round.output.read);
+        free(merger->round.entries);
+        free(merger->breaking);
+        free(merger);
+        return NULL;
+}
+
+/* ------------------------------------------------------------------ rounds */
+
+/* The process whose memory alone the requests want, or 0. */
+static pid_t requested_pid(const struct merger *merger)
+{
+        pid_t pid = -1;
+
+        list_for_each(link, &merger->requests) {
+                const struct scan_request *request = list_entry(link, struct scan_request, link);
+
+                if (pid >= 0 && pid != request->pid)
+                        return 0;
+                pid = request->pid;
+        }
+        return MAX(pid, 0);
+}
+
+static int round_add_member(struct merger *merger, const struct member *member)
+{
+        struct round *round = &merger->round;
+        size_t n = round->n_entries + member->space.n_regions;
+        struct round_entry *entries = reallocarray(round->entries, n + 1, sizeof(*entries));
+
+        if (!entries)
+                return -ENOMEM;
+        round->entries = entries;
+        list_for_each(link, &member->space.regions) {
+                const struct region *region = list_entry(link, struct region, link);
+
+                if (!region->closing && region->flags & WP_MERGE)
+                        entries[round->n_entries++] =
+                                (struct round_entry){.domain = member->domain, .region = region->id};
+        }
+        return 0;
+}
+
+/*
+ * Pages whose match was refused for want of VMAs or pool are read again when that may have changed: after new
+ * settings, when somebody asks for a pass, and now and then.
+ */
+static void retry_refused(struct merger *merger)
+{
+        if (!merger->retry_refused && merger->stat.full_scans % RETRY_ROUNDS)
+                return;
+        merger->retry_refused = false;
+        list_for_each(link, &merger->members)
+                list_for_each(region_link, &list_entry(link, struct member, link)->space.regions)
+                        region_retry_refused(list_entry(region_link, struct region, link));
+}
+
+static void round_begin(struct merger *merger, uint64_t now_ns)
+{
+        struct round *round = &merger->round;
+        pid_t pid = requested_pid(merger);
+
+        retry_refused(merger);
+        round->n_entries = round->next_entry = 0;
+        round->n_changed = round->n_pages = 0;
+        round->looking_for_copies = merger->reports_lost;
+        merger->reports_lost = false;
+        list_for_each(link, &merger->members) {
+                const struct member *member = list_entry(link, struct member, link);
+
+                if (member->session && (!pid || member->space.pid == pid) &&
+                    round_add_member(merger, member) < 0)
+                        break; /* the rest is looked at when there is memory again */
+        }
+        round->active = true;
+        merger_advance(merger, now_ns);
+}
+
+static void choose_sleep(struct merger *merger)
+{
+        const struct round *round = &merger->round;
+        uint64_t maximum = MAX(merger->settings.sleep_max_ns, merger->settings.sleep_ns);
+
+        if (round->n_changed * QUIET_SHARE > round->n_pages)
+                merger->sleep_ns = merger->settings.sleep_ns;
+        else if (!round->n_changed)
+                merger->sleep_ns = MIN(merger->sleep_ns * 2, maximum);
+}
+
+static bool drained(const struct merger *merger, pid_t pid)
+{
+        list_for_each(link, &merger->members) {
+                const struct member *member = list_entry(link, struct member, link);
+
+                if (member->session && (!pid || member->space.pid == pid) &&
+                    (member->n_flight || !list_empty(&member->queue)))
+                        return false;
+        }
+        return true;
+}
+
+static void answer_requests(struct merger *merger, uint64_t now_ns)
+{
+        list_for_each_safe(link, next, &merger->requests) {
+                struct scan_request *request = list_entry(link, struct scan_request, link);
+
+                if (request->rounds_left || (!drained(merger, request->pid) && now_ns < request->deadline_ns))
+                        continue;
+                list_remove(&request->link);
+                if (request->done)
+                        request->done(request->context);
+                free(request);
+        }
+}
+
+static void round_end(struct merger *merger, uint64_t now_ns)
+{
+        merger->round.active = false;
+        worker_empty(merger->worker); /* most rounds read nothing */
+        merger->stat.full_scans++;
+        choose_sleep(merger);
+        list_for_each(link, &merger->requests) {
+                struct scan_request *request = list_entry(link, struct scan_request, link);
+
+                if (request->rounds_left && --request->rounds_left == 0)
+                        request->deadline_ns = now_ns + REQUEST_DRAIN_NS;
+        }
+        merger->next_round_ns =
+                now_ns + (list_empty(&merger->requests) ? merger->sleep_ns
+                                                        : MIN(merger->settings.sleep_ns, REQUEST_SETTLE_NS));
+        answer_requests(merger, now_ns);
+}
+
+static void leave_region(struct round *round)
+{
+        round->region = NULL;
+        range_list_clear(&round->output.protect);
+        range_list_clear(&round->output.read);
+        round->read_range = round->read_offset = 0;
+}
+
+/* The region to go on with: the one that is being walked, or the next that still exists; NULL at the end. */
+static struct region *current_region(struct merger *merger)
+{
+        struct round *round = &merger->round;
+
+        if (round->region && round->region->closing)
+                leave_region(round);
+        while (!round->region && round->next_entry < round->n_entries) {
+                const struct round_entry *entry = &round->entries[round->next_entry++];
+                struct region *region = domain_region(entry->domain, entry->region);
+
+                leave_region(round);
+                if (!region || region->closing)
+                        continue;
+                round->region = region;
+                round->page = 0;
+                region->round++;
+                round->n_pages += region->n_pages;
+        }
+        return round->region;
+}
+
+static void prepare_protects(struct merger *merger, const struct region *region)
+{
+        struct range_list *list = &merger->round.output.protect;
+        size_t n = MIN(list->n, ARRAY_SIZE(merger->protects));
+
+        for (size_t i = 0; i < n; i++) {
+                merger->protects[i] = (struct work_range){
+                        .address = region_address(region, list->ranges[i].page),
+                        .length = (uint64_t)list->ranges[i].n_pages << PAGE_SHIFT,
+                };
+                merger->round.n_changed += list->ranges[i].n_pages;
+        }
+        merger->work.protects = merger->protects;
+        merger->work.n_protects = n;
+        /* Ranges beyond the array are seen as written in the next round, and protected then. */
+        range_list_clear(list);
+}
+
+static void prepare_reads(struct merger *merger, const struct region *region)
+{
+        struct round *round = &merger->round;
+        const struct range_list *list = &round->output.read;
+
+        round->n_reads = 0;
+        while (round->n_reads < WORK_READ_PAGES && round->read_range < list->n) {
+                const struct page_range *range = &list->ranges[round->read_range];
+                uint32_t page = range->page + round->read_offset;
+
+                round->read_pages[round->n_reads] = page;
+                round->reads[round->n_reads++].address = region_address(region, page);
+                if (++round->read_offset == range->n_pages) {
+                        round->read_range++;
+                        round->read_offset = 0;
+                }
+        }
+        round->n_changed += round->n_reads;
+        merger->work.reads = round->reads;
+        merger->work.n_reads = round->n_reads;
+}
+
+static void prepare_survey(struct merger *merger, const struct region *region)
+{
+        struct round *round = &merger->round;
+
+        range_list_clear(&round->output.read);
+        round->read_range = round->read_offset = 0;
+        round->window_first = round->page;
+        round->window_end = (uint32_t)MIN(round->page + WORK_SURVEY_PAGES, (uint64_t)region->n_pages);
+        merger->work.survey_start = region_address(region, round->window_first);
+        merger->work.survey_end = region_address(region, round->window_end);
+        merger->work.runs = merger->runs;
+        merger->work.survey_copied = round->looking_for_copies;
+}
+
+/* The next piece of work for the current region; false when the region has been walked. */
+static bool prepare_region(struct merger *merger, struct region *region)
+{
+        struct round *round = &merger->round;
+        struct member *member = member_of(region);
+
+        merger->work_member = member;
+        merger->work.pagemap_fd = member->pagemap_fd;
+        merger->work.mem_fd = member->mem_fd;
+        merger->work.secret = member->domain->secret;
+        if (round->output.protect.n)
+                prepare_protects(merger, region);
+        if (round->read_range < round->output.read.n)
+                prepare_reads(merger, region);
+        else if (round->page < region->n_pages)
+                prepare_survey(merger, region);
+        return merger->work.n_protects || merger->work.n_reads || merger->work.survey_end;
+}
+
+static bool prepare_round(struct merger *merger)
+{
+        struct round *round = &merger->round;
+        struct region *region;
+
+        while ((region = current_region(merger)) && !prepare_region(merger, region))
+                leave_region(round);
+        if (!region)
+                merger->work_member = NULL;
+        if (round->n_stores) {
+                merger->work.pool_fd = round->store_domain->pool_fd;
+                merger->work.stores = round->stores;
+                merger->work.n_stores = round->n_stores;
+                merger->work.anchors = merger->anchors;
+        }
+        return region || round->n_stores;
+}
+
+/* ------------------------------------------------------------------ pages that are breaking */
+
+void merger_breaking(struct merger *merger, struct region *region, uint32_t page, uint32_t slot)
+{
+        region_set_state(region, page, PAGE_BREAKING, slot);
+        if (merger->n_breaking == merger->breaking_capacity) {
+                size_t capacity = MAX(merger->breaking_capacity * 2, (size_t)BREAKING_CHECKS);
+                struct breaking *breaking = reallocarray(merger->breaking, capacity, sizeof(*breaking));
+
+                if (!breaking) { /* found in another way, with everything else that was missed */
+                        merger_reports_lost(merger);
+                        return;
+                }
+                merger->breaking = breaking;
+                merger->breaking_capacity = capacity;
+        }
+        merger->breaking[merger->n_breaking++] =
+                (struct breaking){.domain = member_of(region)->domain, .region = region->id, .page = page};
+        merger->check_delay_ns = CHECK_DELAY_NS;
+        merger->next_check_ns = MIN(merger->next_check_ns, clock_now() + CHECK_DELAY_NS);
+}
+
+/*
+ * Takes as many pages of one region from the list as are checked at once; those that are no longer breaking
+ * drop out.
+ */
+static void take_breaking(struct merger *merger)
+{
+        size_t kept = 0;
+
+        for (size_t i = 0; i < merger->n_breaking; i++) {
+                const struct breaking breaking = merger->breaking[i];
+                struct region *region = domain_region(breaking.domain, breaking.region);
+
+                if (!region || breaking.page >= region->n_pages ||
+                    region_state(region, breaking.page) != PAGE_BREAKING)
+                        continue;
+                if (!merger->checking)
+                        merger->checking = region;
+                if (merger->checking == region && merger->work.n_checks < BREAKING_CHECKS)
+                        merger->checks[merger->work.n_checks++] = (struct work_check){
+                                .address = region_address(region, breaking.page), .page = breaking.page};
+                else
+                        merger->breaking[kept++] = breaking;
+        }
+        merger->n_breaking = kept;
+}
+
+static bool prepare_checks(struct merger *merger)
+{
+        merger->checking = NULL;
+        merger->next_check_ns = UINT64_MAX;
+        take_breaking(merger);
+        if (!merger->checking)
+                return false;
+        merger->work_member = member_of(merger->checking);
+        merger->work.pagemap_fd = merger->work_member->pagemap_fd;
+        merger->work.checks = merger->checks;
+        return true;
+}
+
+static void checked(struct merger *merger, uint64_t now_ns)
+{
+        size_t n_shared = 0;
+
+        for (size_t i = 0; merger->checking && i < merger->work.n_checks; i++) {
+                uint32_t page = merger->checks[i].page;
+
+                if (region_state(merger->checking, page) != PAGE_BREAKING)
+                        continue;
+                n_shared += merger->checks[i].shared;
+                if (!merger->checks[i].shared)
+                        task_copied(merger->checking, page);
+                else if (merger->n_breaking < merger->breaking_capacity)
+                        merger->breaking[merger->n_breaking++] = (struct breaking){
+                                .domain = member_of(merger->checking)->domain,
+                                .region = merger->checking->id,
+                                .page = page,
+                        };
+                else
+                        merger_reports_lost(merger);
+        }
+        merger->checking = NULL;
+        /* A writer that was let go and never ran leaves its page shared: no hurry then. */
+        merger->check_delay_ns =
+                n_shared ? MIN(merger->check_delay_ns * 2, CHECK_DELAY_MAX_NS) : CHECK_DELAY_NS;
+        if (merger->n_breaking)
+                merger->next_check_ns = now_ns + merger->check_delay_ns;
+}
+
+static bool prepare_inspection(struct merger *merger)
+{
+        struct inspection *inspection = list_entry(list_first(&merger->inspections), struct inspection, link);
+
+        merger->inspecting = inspection;
+        merger->work_member = inspection->member;
+        merger->work.smaps_fd = inspection->smaps_fd;
+        merger->work.inspect_start = inspection->start;
+        merger->work.inspect_end = inspection->start + inspection->length;
+        merger->work.vmas = inspection->vmas;
+        merger->work.n_vmas_max = INSPECTION_VMAS;
+        return true;
+}
+
+void merger_advance(struct merger *merger, uint64_t now_ns)
+{
+        bool prepared;
+
+        if (merger->working)
+                return;
+        merger->work = (struct work)WORK_INIT;
+        if (!list_empty(&merger->inspections)) {
+                prepared = prepare_inspection(merger);
+        } else if (now_ns >= merger->next_check_ns && prepare_checks(merger)) {
+                prepared = true;
+        } else if (merger->round.active && now_ns >= merger->not_before_ns) {
+                prepared = prepare_round(merger);
+                if (!prepared)
+                        round_end(merger, now_ns);
+        } else {
+                return;
+        }
+        if (!prepared)
+                return;
+        merger->working = true;
+        merger->work_began_ns = clock_now();
+        worker_submit(merger->worker, &merger->work);
+}
+
+/* The CPU budget: after work that took t, the worker rests for what makes t its share. */
+static void rest(struct merger *merger, uint64_t now_ns)
+{
+        uint64_t took = now_ns - merger->work_began_ns;
+
+        if (merger->settings.max_cpu_percent < 100 && list_empty(&merger->requests))
+                merger->not_before_ns = now_ns + took * (100 - merger->settings.max_cpu_percent) /
+                                                         merger->settings.max_cpu_percent;
+}
+
+/* The report of a write was lost: merged pages that are anonymous by now are copies. */
+static void find_copies(struct merger *merger, struct region *region)
+{
+        for (size_t i = 0; i < merger->work.n_runs; i++)
+                for (uint64_t address = merger->runs[i].start; address < merger->runs[i].end;
+                     address += PAGE_BYTES) {
+                        uint32_t page = (uint32_t)((address - region->start) >> PAGE_SHIFT);
+
+                        if (region_shares(region, page))
+                                task_copied(region, page);
+                }
+}
+
+static void surveyed(struct merger *merger)
+{
+        struct round *round = &merger->round;
+        struct region *region = round->region;
+        uint32_t end;
+
+        if (!region || region->closing)
+                return;
+        if (merger->work.survey_error < 0) { /* the process is going away */
+                leave_region(round);
+                return;
+        }
+        end = (uint32_t)((merger->work.survey_walked - region->start) >> PAGE_SHIFT);
+        end = MIN(end, round->window_end);
+        if (end <= round->window_first) {
+                leave_region(round);
+                return;
+        }
+        round->page = end;
+        if (merger->work.survey_copied) {
+                find_copies(merger, region);
+                return;
+        }
+        /* Out of memory: the pages that were not digested are met again in the next round. */
+        (void)!scan_digest(region, round->window_first, end, merger->runs, merger->work.n_runs,
+                           &round->output);
+        merger->stat.pages_skipped += round->output.n_skipped;
+        round->output.n_skipped = 0;
+}
+
+static void round_worked(struct merger *merger)
+{
+        if (merger->work.n_stores)
+                match_stored(merger, merger->work.store_error);
+        if (merger->work.n_reads)
+                match_reads(merger);
+        if (merger->work.survey_end)
+                surveyed(merger);
+}
+
+void merger_worked(struct merger *merger, uint64_t now_ns)
+{
+        struct inspection *inspection = merger->inspecting;
+
+        if (!worker_take(merger->worker))
+                return;
+        merger->working = false;
+        merger->work_member = NULL;
+        rest(merger, now_ns);
+        if (inspection) {
+                merger->inspecting = NULL;
+                task_inspected(merger, inspection);
+        } else if (merger->work.n_checks) {
+                checked(merger, now_ns);
+        } else {
+                round_worked(merger);
+        }
+        list_for_each(link, &merger->members)
+                task_advance(merger, list_entry(link, struct member, link));
+        merger_advance(merger, now_ns);
+}
+
+void merger_wake(struct merger *merger)
+{
+        merger->sleep_ns = merger->settings.sleep_ns;
+        merger->next_round_ns = 0;
+}
+
+/* Whether there is reason for another round. */
+static bool wanted(const struct merger *merger)
+{
+        return !merger->paused && (!list_empty(&merger->members) || !list_empty(&merger->requests));
+}
+
+static bool holds_quiet(const struct merger *merger, const struct domain *domain)
+{
+        list_for_each(link, &merger->members) {
+                const struct member *member = list_entry(link, struct member, link);
+
+                if (member->domain == domain && uffd_events_pending(member->hold_fd) > 0)
+                        return false;
+        }
+        return true;
+}
+
+bool merger_condemn(struct merger *merger)
+{
+        bool any = false;
+
+        if (merger->condemning)
+                return false;
+        list_for_each(link, &merger->domains) {
+                struct domain *domain = list_entry(link, struct domain, link);
+
+                any |= domain->retired.n && !domain->n_children && holds_quiet(merger, domain) &&
+                       domain_condemn(domain);
+        }
+        merger->condemning = any;
+        return any;
+}
+
+void merger_in_step(struct merger *merger)
+{
+        merger->condemning = false;
+        list_for_each(link, &merger->domains)
+                domain_punch(list_entry(link, struct domain, link));
+}
+
+/* Whether pages wait to be given back. */
+static bool retiring(const struct merger *merger)
+{
+        list_for_each(link, &merger->domains) {
+                const struct domain *domain = list_entry(link, struct domain, link);
+
+                if (domain->retired.n && !domain->n_children)
+                        return true;
+        }
+        return false;
+}
+
+uint64_t merger_tick(struct merger *merger, uint64_t now_ns)
+{
+        uint64_t next = reap(merger) ? now_ns + REAP_NS : UINT64_MAX;
+
+        if (!merger->condemning && retiring(merger))
+                next = MIN(next, now_ns + CONDEMN_NS);
+
+        if (!list_empty(&merger->requests)) {
+                answer_requests(merger, now_ns);
+                next = MIN(next, now_ns + REQUEST_SETTLE_NS);
+        }
+        if (!merger->round.active && wanted(merger) && now_ns >= merger->next_round_ns)
+                round_begin(merger, now_ns);
+        else
+                merger_advance(merger, now_ns);
+        if (!merger->working)
+                next = MIN(next, merger->next_check_ns);
+        if (merger->round.active && !merger->working)
+                next = MIN(next, merger->not_before_ns);
+        if (!merger->round.active && wanted(merger))
+                next = MIN(next, merger->next_round_ns);
+        return next;
+}
+
+/* ------------------------------------------------------------------ requests */
+
+int merger_scan(struct merger *merger, pid_t pid, merger_scanned done, void *context)
+{
+        struct scan_request *request;
+        bool known = !pid;
+
+        if (merger->paused)
+                return -EBUSY;
+        list_for_each(link, &merger->members)
+                known |= list_entry(link, struct member, link)->space.pid == pid;
+        if (!known)
+                return -ESRCH;
+        if (!done && !list_empty(&merger->requests))
+                return 0; /* a pass is coming anyway */
+        request = calloc(1, sizeof(*request));
+        if (!request)
+                return -ENOMEM;
+        /* One round protects, the next reads; a round that has begun does not count. */
+        *request = (struct scan_request){
+                .pid = pid, .rounds_left = 2 + merger->round.active, .done = done, .context = context};
+        list_init(&request->link);
+        list_append(&merger->requests, &request->link);
+        merger->not_before_ns = 0;
+        merger->retry_refused = true;
+        merger_wake(merger);
+        return 0;
+}
+
+void merger_scan_cancel(struct merger *merger, bool (*matches)(const void *context, const void *key),
+                        const void *key, void (*release)(void *context))
+{
+        list_for_each_safe(link, next, &merger->requests) {
+                struct scan_request *request = list_entry(link, struct scan_request, link);
+
+                if (!matches(request->context, key))
+                        continue;
+                list_remove(&request->link);
+                release(request->context);
+                free(request);
+        }
+}
+
+void merger_reports_lost(struct merger *merger)
+{
+        merger->reports_lost = true;
+        merger_wake(merger);
+}
+
+void merger_pause(struct merger *merger, bool paused)
+{
+        merger->paused = paused;
+        if (!paused) {
+                merger_wake(merger);
+                return;
+        }
+        /* Whoever waits for a pass gets what there is of it. */
+        list_for_each(link, &merger->requests)
+                list_entry(link, struct scan_request, link)->rounds_left = 0;
+}
+
+void merger_stat(struct merger *merger, struct merger_stat *ret_stat)
+{
+        struct merger_stat stat = merger->stat;
+
+        stat.paused = merger->paused;
+        stat.active = merger->round.active;
+        stat.worker_cpu_ns = worker_cpu_ns(merger->worker);
+        stat.metadata_bytes = sizeof(*merger);
+        list_for_each(link, &merger->members) {
+                const struct member *member = list_entry(link, struct member, link);
+
+                stat.members += member->session != NULL;
+                stat.metadata_bytes += sizeof(*member) + member->n_queued * sizeof(struct run);
+                add_stat(&stat, &member->stat);
+                list_for_each(region_link, &member->space.regions) {
+                        const struct region *region = list_entry(region_link, struct region, link);
+
+                        stat.regions++;
+                        stat.pages += region->n_pages;
+                        stat.vmas += region->borders;
+                        stat.metadata_bytes += region_bytes(region);
+                        for (unsigned i = 0; i < PAGE_N_STATES; i++)
+                                stat.count[i] += region->count[i];
+                }
+        }
+        list_for_each(link, &merger->domains) {
+                const struct domain *domain = list_entry(link, struct domain, link);
+
+                stat.metadata_bytes += domain_bytes(domain);
+                stat.pages_shared += domain->pool.n_shared;
+                stat.pages_sharing += domain->pool.n_sharers - domain->pool.n_shared;
+        }
+        *ret_stat = stat;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Policy: which memory can take part, and how many VMAs merging may spend on a process. */
+
+#include "dedup/policy.h"
+
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+
+#include "util/bits.h"
+
+struct reason_words {
+        const char *name;
+        const char *text;
+        const char *remedy;
+};
+
+static const struct reason_words words[REASON_N] = {
+#define X(_symbol, _name, _text, _remedy) [REASON_##_symbol] = {_name, _text, _remedy},
+        REASON_LIST(X)
+#undef X
+};
+
+static const struct reason_words *words_of(enum reason reason)
+{
+        static const struct reason_words invalid = {"invalid", "", ""};
+
+        return (unsigned)reason < REASON_N ? &words[reason] : &invalid;
+}
+
+const char *reason_name(enum reason reason)
+{
+        return words_of(reason)->name;
+}
+
+const char *reason_text(enum reason reason)
+{
+        return words_of(reason)->text;
+}
+
+const char *reason_remedy(enum reason reason)
+{
+        return words_of(reason)->remedy;
+}
+
+static bool is_pool(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode)
+{
+        return !vma->shared && vma->inode && vma->inode == pool_inode &&
+               makedev(vma->dev_major, vma->dev_minor) == pool_dev;
+}
+
+/* Mappings that the kernel makes for itself; programs cannot give memory such a name. */
+static bool is_special(const struct vma *vma)
+{
+        static const char *const names[] = {"[vdso]", "[vvar", "[vsyscall]", "[uprobes]"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (!strncmp(vma->name, names[i], strlen(names[i])))
+                        return true;
+        return false;
+}
+
+/* What kind of memory it is: nothing that the program does later changes it. */
+static enum reason kind_reason(const struct vma *vma)
+{
+        if (vma->flags & (VMA_IO | VMA_PFNMAP | VMA_MIXED) || is_special(vma))
+                return REASON_DEVICE;
+        if (vma->flags & VMA_HUGETLB)
+                return REASON_HUGETLB;
+        if (vma->shared)
+                return REASON_SHARED;
+        if (vma->inode || vma->dev_major || vma->dev_minor)
+                return REASON_FILE;
+        if (vma->flags & (VMA_GROWSDOWN | VMA_SHARED_STACK))
+                return REASON_STACK;
+        return REASON_NONE;
+}
+
+/* What the program has made of it; the most lasting reason first. */
+static enum reason state_reason(const struct vma *vma)
+{
+        if (vma->flags & VMA_SEALED)
+                return REASON_SEALED;
+        if (vma->protection != (PROT_READ | PROT_WRITE))
+                return REASON_PROTECTION;
+        if (vma->pkey)
+                return REASON_PKEY;
+        if (vma->flags & VMA_LOCKED)
+                return REASON_LOCKED;
+        if (vma->flags & VMA_MERGEABLE)
+                return REASON_KSM;
+        if (vma->flags & (VMA_UFFD_MISSING | VMA_UFFD_WP | VMA_UFFD_MINOR))
+                return REASON_UFFD;
+        if (vma->flags & (VMA_DONTFORK | VMA_DONTDUMP | VMA_WIPEONFORK))
+                return REASON_ADVICE;
+        return REASON_NONE;
+}
+
+enum reason policy_vma(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode)
+{
+        enum reason reason;
+
+        if (is_pool(vma, pool_dev, pool_inode))
+                return REASON_REMNANT;
+        reason = kind_reason(vma);
+        return reason != REASON_NONE ? reason : state_reason(vma);
+}
+
+/* The program keeps a quarter of the limit for itself, or as much as it has now, so that it can double. */
+uint64_t policy_vma_budget(uint64_t max_map_count, uint64_t n_existing)
+{
+        uint64_t headroom = MAX(max_map_count / 4, n_existing);
+
+        if (n_existing >= max_map_count || max_map_count - n_existing <= headroom)
+                return 0;
+        return max_map_count - n_existing - headroom;
+}

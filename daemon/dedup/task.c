@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Tasks: registering, unregistering and excluding, the agents' results, and the end of members. */
+
+#include "dedup/merger-private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kernel/uffd.h"
+#include "util/cleanup.h"
+
+/* ------------------------------------------------------------------ registering */
+
+static void inspection_answer(struct inspection *inspection, int error, struct region *region,
+                              const char *detail)
+{
+        if (inspection->member)
+                inspection->done(inspection->context, error, region, detail);
+        list_remove(&inspection->link);
+        fd_close(inspection->smaps_fd);
+        free(inspection->vmas);
+        free(inspection);
+}
+
+int merger_register(struct merger *merger, struct member *member, uint64_t start, uint64_t length,
+                    uint64_t flags, int smaps_fd, merger_done done, void *context)
+{
+        struct inspection *inspection = calloc(1, sizeof(*inspection));
+
+        if (inspection)
+                inspection->vmas = calloc(INSPECTION_VMAS, sizeof(*inspection->vmas));
+        if (!inspection || !inspection->vmas) {
+                free(inspection);
+                return -ENOMEM;
+        }
+        list_init(&inspection->link);
+        inspection->member = member;
+        inspection->start = start;
+        inspection->length = length;
+        inspection->flags = flags;
+        inspection->smaps_fd = smaps_fd;
+        inspection->done = done;
+        inspection->context = context;
+        list_append(&merger->inspections, &inspection->link);
+        merger_advance(merger, 0);
+        return 0;
+}
+
+/* The first reason why the memory cannot take part; *ret_address is where. */
+static enum reason judge(const struct inspection *inspection, size_t n_vmas, uint64_t *ret_address)
+{
+        const struct domain *domain = inspection->member->domain;
+        uint64_t expected = inspection->start;
+
+        for (size_t i = 0; i < n_vmas; i++) {
+                const struct vma *vma = &inspection->vmas[i];
+                enum reason reason = policy_vma(vma, domain->pool_dev, domain->pool_inode);
+
+                if (vma->start > expected)
+                        break;
+                *ret_address = MAX(vma->start, inspection->start);
+                if (reason != REASON_NONE && reason != REASON_REMNANT)
+                        return reason;
+                expected = vma->end;
+        }
+        *ret_address = expected;
+        return expected < inspection->start + inspection->length ? REASON_UNMAPPED : REASON_NONE;
+}
+
+/* Pages that are private copies in a mapping of the pool, from an earlier registration. */
+static int mark_remnant(struct region *region, const struct vma *vma, uint64_t start, uint64_t end)
+{
+        uint32_t slot = (uint32_t)((vma->offset + (start - vma->start)) >> PAGE_SHIFT);
+        int r;
+
+        for (uint64_t address = start; address < end; address += PAGE_BYTES) {
+                uint32_t page = (uint32_t)((address - region->start) >> PAGE_SHIFT);
+
+                r = region_make_chunk(region, page);
+                if (r < 0)
+                        return r;
+                region_set_state(region, page, PAGE_COPIED, slot++);
+                region->n_remnants++;
+        }
+        return 0;
+}
+
+static void untrack(struct member *member, const struct region *region)
+{
+        for (uint32_t page = 0, end; page < region->n_pages; page = end) {
+                bool pooled = region_flags(region, page) & PAGE_F_POOLED;
+
+                for (end = page + 1;
+                     end < region->n_pages && !(region_flags(region, end) & PAGE_F_POOLED) == !pooled; end++)
+                        if (!region_chunk(region, end))
+                                end = region_chunk_last(region, end);
+                /* What cannot be unregistered was unmapped meanwhile. */
+                if (!pooled)
+                        (void)!uffd_unregister(member->track_fd, region_address(region, page),
+                                               (uint64_t)(end - page) << PAGE_SHIFT);
+        }
+}
+
+static int track(const struct inspection *inspection, size_t n_vmas, struct region *region)
+{
+        struct member *member = inspection->member;
+        int r = 0;
+
+        for (size_t i = 0; i < n_vmas && r >= 0; i++) {
+                const struct vma *vma = &inspection->vmas[i];
+                uint64_t start = MAX(vma->start, region->start), end = MIN(vma->end, region_end(region));
+
+                if (policy_vma(vma, member->domain->pool_dev, member->domain->pool_inode) == REASON_REMNANT)
+                        r = mark_remnant(region, vma, start, end);
+                else
+                        r = uffd_register(member->track_fd, start, end - start, UFFDIO_REGISTER_MODE_WP);
+        }
+        return r;
+}
+
+static int install(struct merger *merger, struct inspection *inspection, struct region **ret_region)
+{
+        struct member *member = inspection->member;
+        struct region *region;
+        int r;
+
+        r = region_new(&member->space, inspection->start, inspection->length, inspection->flags, &region);
+        if (r < 0)
+                return r;
+        r = space_insert(&member->space, region);
+        if (r < 0) {
+                region_free(region);
+                return r;
+        }
+        r = domain_add_region(member->domain, region);
+        if (r >= 0) {
+                r = track(inspection, merger->work.n_vmas, region);
+                if (r < 0) {
+                        untrack(member, region);
+                        domain_remove_region(member->domain, region);
+                }
+        }
+        if (r < 0) {
+                space_remove(&member->space, region);
+                region_free(region);
+                return r;
+        }
+        member->n_mappings = merger->work.n_mappings;
+        member->space.vma_budget = policy_vma_budget(merger->settings.max_map_count, member->n_mappings);
+        *ret_region = region;
+        return 0;
+}
+
+void task_inspected(struct merger *merger, struct inspection *inspection)
+{
+        char detail[WIRE_MAX_DETAIL] = "";
+        struct region *region = NULL;
+        enum reason reason;
+        uint64_t address;
+        int r = merger->work.inspect_error;
+
+        if (!inspection->member) {
+                inspection_answer(inspection, -ENOTCONN, NULL, "");
+                return;
+        }
+        if (r < 0) {
+                inspection_answer(inspection, r, NULL,
+                                  r == -E2BIG ? "the range has too many mappings"
+                                              : "its mappings cannot be read");
+                return;
+        }
+        reason = judge(inspection, merger->work.n_vmas, &address);
+        if (reason == REASON_NONE) {
+                r = install(merger, inspection, &region);
+                if (r == -EEXIST)
+                        snprintf(detail, sizeof(detail), "it overlaps a region that is registered already");
+                else if (r == -EBUSY)
+                        reason = REASON_UFFD;
+                else if (r < 0)
+                        snprintf(detail, sizeof(detail), "registering it with userfaultfd failed");
+                r = r == -EEXIST ? -EINVAL : r;
+                address = inspection->start;
+        }
+        if (reason != REASON_NONE) {
+                snprintf(detail, sizeof(detail), "%#llx: %s (%s)", (unsigned long long)address,
+                         reason_text(reason), reason_remedy(reason));
+                r = -EOPNOTSUPP;
+        }
+        if (r >= 0)
+                merger_wake(merger);
+        inspection_answer(inspection, r, region, detail);
+}
+
+/* ------------------------------------------------------------------ tasks */
+
+void task_forget_region(struct merger *merger, struct region *region)
+{
+        if (merger->round.region == region)
+                merger->round.region = NULL;
+        if (merger->checking == region)
+                merger->checking = NULL;
+}
+
+static void region_destroy(struct merger *merger, struct member *member, struct region *region)
+{
+        task_forget_region(merger, region);
+        domain_remove_region(member->domain, region);
+        space_remove(&member->space, region);
+        region_free(region);
+}
+
+static void withdraw_queued(struct member *member, const struct region *region)
+{
+        list_for_each_safe(link, next, &member->queue) {
+                struct run *run = list_entry(link, struct run, link);
+
+                if (region && run->region != region)
+                        continue;
+                member->n_queued--;
+                run_withdraw(run, REASON_NONE);
+        }
+}
+
+static bool storing(const struct merger *merger, const struct region *region)
+{
+        list_for_each(link, &merger->round.storing)
+                if (list_entry(link, struct run, link)->region == region)
+                        return true;
+        return false;
+}
+
+static void give_back(struct member *member, struct task *task)
+{
+        struct run *run = NULL;
+
+        task->giving_back = true;
+        for (uint32_t page = task->page; page < task->page + task->n_pages; page++) {
+                if (!region_chunk(task->region, page))
+                        page = region_chunk_last(task->region, page);
+                if (!region_shares(task->region, page))
+                        continue;
+                if (run && run->page + run->n_pages == page && run->n_pages < WIRE_RUN_PAGES) {
+                        run->n_pages++;
+                        continue;
+                }
+                run = run_new(member, task->region, page, WIRE_RUN_UNMERGE, 0);
+                if (!run) {
+                        task->error = -ENOMEM;
+                        return;
+                }
+                list_append(&member->queue, &run->link);
+                member->n_queued++;
+                task->n_runs++;
+        }
+}
+
+static void mark_excluded(struct task *task)
+{
+        uint32_t end = task->page + task->n_pages;
+
+        for (uint32_t page = task->page; page < end; page++) {
+                if (region_exclude_chunk(task->region, page, end)) {
+                        page = region_chunk_last(task->region, page);
+                        continue;
+                }
+                if (region_make_chunk(task->region, page) < 0) {
+                        task->error = -ENOMEM;
+                        return;
+                }
+                if (region_state(task->region, page) != PAGE_EXCLUDED)
+                        region_set_state(task->region, page, PAGE_EXCLUDED, 0);
+        }
+}
+
+void task_free(struct task *task)
+{
+        list_remove(&task->link);
+        free(task);
+}
+
+/*
+ * The program unmapped or moved merged memory before it unregistered it. The region ends, but where its pages
+ * went nobody knows: its slots are kept for as long as the process lives.
+ */
+static void region_haunt(struct merger *merger, struct member *member, struct region *region)
+{
+        task_forget_region(merger, region);
+        for (uint32_t page = 0; page < region->n_pages; page++)
+                if (!region_chunk(region, page))
+                        page = region_chunk_last(region, page);
+                else if (!region_shares(region, page) &&
+                         page_state_allowed(region_state(region, page), PAGE_EMPTY))
+                        region_set_state(region, page, PAGE_EMPTY, 0);
+        space_remove(&member->space, region);
+        list_append(&member->ghosts, &region->link);
+}
+
+static const char *task_detail(int error)
+{
+        if (error == -ENOMEM)
+                return "not enough memory to make the pages private: everything is as it was";
+        return error ? "the memory is no longer mapped as it was when it was registered" : "";
+}
+
+/* Everything is private: the task ends, and its owner hears of it. */
+static void task_finish(struct merger *merger, struct member *member, struct task *task)
+{
+        struct task finished = *task;
+
+        if (!task->error && task->lost && task->kind == TASK_EXCLUDE)
+                task->error = -EFAULT;
+        if (!task->error && task->kind == TASK_EXCLUDE)
+                mark_excluded(task);
+        finished.error = task->error;
+        if (!task->error && task->kind == TASK_UNREGISTER) {
+                untrack(member, task->region);
+                if (task->lost)
+                        region_haunt(merger, member, task->region);
+                else
+                        region_destroy(merger, member, task->region);
+                finished.region = NULL;
+        } else {
+                task->region->closing = false;
+        }
+        task_free(task);
+        finished.done(finished.context, finished.error, finished.region, task_detail(finished.error));
+}
+
+/* Takes one task as far as it goes now; whether it ended. */
+static bool task_step(struct merger *merger, struct member *member, struct task *task)
+{
+        task->region->closing = true;
+        if (!task->giving_back) {
+                withdraw_queued(member, task->region);
+                if (member_region_in_flight(member, task->region) || storing(merger, task->region))
+                        return false;
+                give_back(member, task);
+                member_dispatch(member, merger->ops);
+        }
+        if (task->n_runs)
+                return false;
+        task_finish(merger, member, task);
+        return true;
+}
+
+/* Tasks of one region go one after the other; those of others need not wait for them. */
+void task_advance(struct merger *merger, struct member *member)
+{
+        bool ended;
+
+        do {
+                ended = false;
+                list_for_each(link, &member->tasks) {
+                        struct task *task = list_entry(link, struct task, link);
+                        bool first = true;
+
+                        list_for_each(before, &member->tasks) {
+                                if (before == link)
+                                        break;
+                                if (list_entry(before, struct task, link)->region == task->region)
+                                        first = false;
+                        }
+                        if (first && task_step(merger, member, task)) {
+                                ended = true;
+                                break;
+                        }
+                }
+        } while (ended);
+}
+
+static int task_start(struct merger *merger, struct region *region, enum task_kind kind, uint32_t page,
+                      uint32_t n_pages, merger_done done, void *context)
+{
+        struct member *member = list_entry(region->space, struct member, space);
+        struct task *task;
+
+        list_for_each(link, &member->tasks)
+                if (list_entry(link, struct task, link)->region == region &&
+                    list_entry(link, struct task, link)->kind == TASK_UNREGISTER)
+                        return -EALREADY;
+        task = calloc(1, sizeof(*task));
+        if (!task)
+                return -ENOMEM;
+        *task = (struct task){
+                .kind = kind,
+                .member = member,
+                .region = region,
+                .page = page,
+                .n_pages = n_pages,
+                .done = done,
+                .context = context,
+        };
+        list_init(&task->link);
+        list_append(&member->tasks, &task->link);
+        task_advance(merger, member);
+        return 0;
+}
+
+int merger_unregister(struct merger *merger, struct region *region, merger_done done, void *context)
+{
+        return task_start(merger, region, TASK_UNREGISTER, 0, region->n_pages, done, context);
+}
+
+int merger_exclude(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
+                   merger_done done, void *context)
+{
+        return task_start(merger, region, TASK_EXCLUDE, page, n_pages, done, context);
+}
+
+void merger_include(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages)
+{
+        for (uint32_t end = page + n_pages; page < end; page++) {
+                if (region_state(region, page) != PAGE_EXCLUDED) {
+                        page = region_chunk(region, page) ? page : region_chunk_last(region, page);
+                        continue;
+                }
+                if (region_include_chunk(region, page, end)) {
+                        page = region_chunk_last(region, page);
+                        continue;
+                }
+                /* Out of memory: it remains excluded. */
+                if (region_make_chunk(region, page) >= 0)
+                        region_set_state(
+                                region, page,
+                                region_flags(region, page) & PAGE_F_POOLED ? PAGE_COPIED : PAGE_TRACKED, 0);
+        }
+        merger_wake(merger);
+}
+
+/* ------------------------------------------------------------------ results */
+
+static void page_done(struct merger *merger, struct run *run, uint32_t page, uint32_t slot)
+{
+        struct domain *domain = run->member->domain;
+        bool written = region_flags(run->region, page) & PAGE_F_WRITTEN;
+
+        if (run->kind == WIRE_RUN_ZERO) {
+                region_set_state(run->region, page, PAGE_ZERO, 0);
+                run->member->stat.zeros++;
+                return;
+        }
+        run->member->stat.merges++;
+        pool_share(&domain->pool, slot);
+        domain_unpin(domain, slot);
+        if (written)
+                merger_breaking(merger, run->region, page, slot);
+        else
+                region_set_state(run->region, page, PAGE_MERGED, slot);
+}
+
+static void page_failed(struct run *run, uint32_t page, uint32_t slot, enum reason reason)
+{
+        region_set_state(run->region, page, PAGE_TRACKED, 0);
+        region_mark_failed(run->region, page);
+        run->member->stat.failures[reason]++;
+        if (run->kind == WIRE_RUN_MERGE)
+                domain_unpin(run->member->domain, slot);
+}
+
+static void merge_result(struct merger *merger, struct run *run, const struct wire_run_result *result)
+{
+        enum reason error = result->error == -EBUSY ? REASON_BUSY : REASON_AGENT;
+
+        for (uint32_t i = 0; i < run->n_pages; i++) {
+                if (!result->error && bitmap_get(result->done, i))
+                        page_done(merger, run, run->page + i, run->slot + i);
+                else
+                        page_failed(run, run->page + i, run->slot + i,
+                                    result->error                 ? error
+                                    : bitmap_get(result->busy, i) ? REASON_BUSY
+                                                                  : REASON_CHANGED);
+        }
+}
+
+void task_copied(struct region *region, uint32_t page)
+{
+        struct member *member = list_entry(region->space, struct member, space);
+        uint32_t slot = region_key(region, page);
+
+        region_set_state(region, page, PAGE_COPIED, slot);
+        domain_unshare(member->domain, slot);
+}
+
+/* The page is ordinary memory of its owner again. */
+static void given_back(struct region *region, uint32_t page)
+{
+        struct member *member = list_entry(region->space, struct member, space);
+        uint32_t slot = region_key(region, page);
+
+        region_set_state(region, page, PAGE_VOLATILE, 0);
+        domain_unshare(member->domain, slot);
+}
+
+/* Whether the agent could not give some page back: neither replaced it nor found it to be a copy. */
+static bool still_merged(const struct run *run, const struct wire_run_result *result)
+{
+        for (uint32_t i = 0; i < run->n_pages; i++)
+                if (!bitmap_get(result->done, i) && !bitmap_get(result->busy, i))
+                        return true;
+        return false;
+}
+
+static void unmerge_result(struct run *run, const struct wire_run_result *result)
+{
+        struct member *member = run->member;
+
+        list_for_each(link, &member->tasks) {
+                struct task *task = list_entry(link, struct task, link);
+
+                if (task->region != run->region || !task->giving_back)
+                        continue;
+                task->n_runs--;
+                task->lost |= result->error && result->error != -ENOMEM;
+                if (result->error == -ENOMEM || (!result->error && still_merged(run, result)))
+                        task->error = -ENOMEM;
+        }
+        for (uint32_t i = 0; !result->error && i < run->n_pages; i++) {
+                if (!region_shares(run->region, run->page + i))
+                        continue;
+                if (bitmap_get(result->done, i))
+                        given_back(run->region, run->page + i);
+                else if (bitmap_get(result->busy, i))
+                        task_copied(run->region, run->page + i);
+                else
+                        continue;
+                member->stat.unmerges++;
+        }
+}
+
+int merger_result(struct merger *merger, struct member *member, const struct wire_result *result)
+{
+        if (!member->flight_serial || result->header.serial != member->flight_serial ||
+            result->n_runs != member->n_flight)
+                return -EPROTO;
+        for (unsigned i = 0; i < member->n_flight; i++) {
+                struct run *run = member->flight[i];
+
+                if (run->kind == WIRE_RUN_UNMERGE)
+                        unmerge_result(run, &result->runs[i]);
+                else
+                        merge_result(merger, run, &result->runs[i]);
+                free(run);
+        }
+        member->n_flight = 0;
+        member->flight_serial = 0;
+        task_advance(merger, member);
+        member_dispatch(member, merger->ops);
+        return 0;
+}
+
+void merger_fault(struct merger *merger, struct member *member, uint64_t address, bool write)
+{
+        struct region *region;
+        uint32_t page;
+
+        region = space_find(&member->space, address, &page);
+        if (!region)
+                return;
+        if (write)
+                member->stat.write_faults++;
+        if (region_state(region, page) == PAGE_PLANNED) {
+                region_mark_written(region, page);
+        } else if (write && region_state(region, page) == PAGE_MERGED) {
+                merger_breaking(merger, region, page, region_key(region, page));
+        } else if (!write && region_shares(region, page)) {
+                task_copied(region, page);
+        }
+}
+
+/* ------------------------------------------------------------------ the end */
+
+void task_abandon(struct merger *merger, struct member *member)
+{
+        withdraw_queued(member, NULL);
+        list_for_each_safe(link, next, &member->tasks)
+                task_free(list_entry(link, struct task, link));
+        list_for_each(link, &merger->inspections) {
+                struct inspection *inspection = list_entry(link, struct inspection, link);
+
+                if (inspection->member == member)
+                        inspection->member = NULL;
+        }
+        list_for_each(link, &member->space.regions)
+                list_entry(link, struct region, link)->closing = true;
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Worker: the scan thread. */
+
+#include "dedup/worker.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "dedup/fingerprint.h"
+#include "kernel/pagemap.h"
+#include "kernel/poolfile.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+
+#define WORKER_NICE 5
+
+struct worker {
+        pthread_t thread;
+        bool started;
+        int done_fd;
+        sem_t submitted;
+        _Atomic bool stop;
+        struct work *_Atomic work; /* with the thread */
+        struct work *_Atomic done; /* on its way back */
+        char *buffer;              /* WORK_READ_PAGES pages */
+        bool buffer_used;          /* since it was emptied */
+};
+
+static void do_store(struct worker *worker, struct work *work)
+{
+        work->store_error = 0;
+        for (size_t i = 0, end; i < work->n_stores && work->store_error >= 0; i = end) {
+                const struct work_store *first = &work->stores[i];
+
+                for (end = i + 1; end < work->n_stores && work->stores[end].read == first->read + (end - i) &&
+                                  work->stores[end].slot == first->slot + (end - i);
+                     end++)
+                        ;
+                work->store_error =
+                        poolfile_write(work->pool_fd, (uint64_t)first->slot << PAGE_SHIFT,
+                                       worker->buffer + first->read * PAGE_BYTES, (end - i) * PAGE_BYTES);
+        }
+}
+
+static void do_anchor(struct work *work)
+{
+        for (size_t i = 0; i < work->n_stores && work->store_error >= 0; i++)
+                if (work->stores[i].anchor != ANCHOR_NONE)
+                        work->store_error = anchors_pin(work->anchors, work->stores[i].anchor, work->pool_fd,
+                                                        (uint64_t)work->stores[i].slot << PAGE_SHIFT);
+}
+
+/*
+ * Empty is as good as copied: an empty entry in a mapping of the pool is never filled from the pool
+ * (kernel/hold.h).
+ */
+static void do_check(struct work *work)
+{
+        for (size_t i = 0; i < work->n_checks; i++)
+                work->checks[i].shared = pagemap_shared(work->pagemap_fd, work->checks[i].address) != 0;
+}
+
+static void do_protect(struct work *work)
+{
+        /* What cannot be protected is seen as written again next time. */
+        for (size_t i = 0; i < work->n_protects; i++)
+                (void)!pagemap_protect(work->pagemap_fd, work->protects[i].address,
+                                       work->protects[i].address + work->protects[i].length);
+}
+
+/*
+ * Reads n pages that lie next to each other. /proc/PID/mem fails at once on a page that is being merged,
+ * where process_vm_readv() would wait for it, and so could be made to wait for ever
+ * (tests/kernel/mem_missing.c).
+ */
+static void read_pages(struct worker *worker, struct work *work, size_t first, size_t n)
+{
+        char *buffer = worker->buffer + first * PAGE_BYTES;
+        long got = error_from(pread(work->mem_fd, buffer, n * PAGE_BYTES, (off_t)work->reads[first].address));
+
+        for (size_t i = 0; i < n; i++) {
+                struct work_read *read = &work->reads[first + i];
+                const char *page = buffer + i * PAGE_BYTES;
+
+                read->ok = got >= (long)((i + 1) * PAGE_BYTES);
+                if (!read->ok)
+                        continue;
+                read->zero = fingerprint_zero(page);
+                read->fingerprint = read->zero ? 0 : fingerprint_page(page, work->secret, WORK_SECRET_BYTES);
+        }
+}
+
+static void do_read(struct worker *worker, struct work *work)
+{
+        worker->buffer_used = true;
+        for (size_t i = 0, end; i < work->n_reads; i = end) {
+                /* 64 pages at a time: what was read is hashed while it is in the cache. */
+                for (end = i + 1; end < work->n_reads && end - i < 64 &&
+                                  work->reads[end].address == work->reads[end - 1].address + PAGE_BYTES;
+                     end++)
+                        ;
+                read_pages(worker, work, i, end - i);
+        }
+}
+
+static void do_survey(struct work *work)
+{
+        int (*survey)(int, uint64_t, uint64_t, struct page_region *, size_t, uint64_t *) =
+                work->survey_copied ? pagemap_survey_copied : pagemap_survey;
+        int r = survey(work->pagemap_fd, work->survey_start, work->survey_end, work->runs, WORK_SURVEY_RUNS,
+                       &work->survey_walked);
+
+        work->survey_error = r < 0 ? r : 0;
+        work->n_runs = r < 0 ? 0 : (size_t)r;
+}
+
+static int inspect_vma(void *context, const struct vma *vma)
+{
+        struct work *work = context;
+
+        if (vma->start >= work->inspect_end)
+                return 1;
+        work->n_mappings++;
+        if (vma->end <= work->inspect_start)
+                return 0;
+        if (work->n_vmas == work->n_vmas_max)
+                return -E2BIG;
+        work->vmas[work->n_vmas++] = *vma;
+        return 0;
+}
+
+static void do_inspect(struct work *work)
+{
+        work->n_vmas = 0;
+        work->n_mappings = 0;
+        work->inspect_error = procmaps_read(work->smaps_fd, inspect_vma, work);
+}
+
+static void *worker_main(void *argument)
+{
+        struct worker *worker = argument;
+        uint64_t one = 1;
+
+        /* Scanning can always wait; where this is not allowed, it runs like everything else. */
+        setpriority(PRIO_PROCESS, 0, WORKER_NICE);
+        while (!atomic_load(&worker->stop)) {
+                struct work *work;
+
+                while (sem_wait(&worker->submitted) < 0)
+                        ;
+                work = atomic_exchange(&worker->work, NULL);
+                if (!work)
+                        continue;
+                if (work->n_stores) {
+                        do_store(worker, work);
+                        do_anchor(work);
+                }
+                if (work->n_checks)
+                        do_check(work);
+                if (work->n_protects)
+                        do_protect(work);
+                if (work->n_reads)
+                        do_read(worker, work);
+                if (work->survey_end > work->survey_start)
+                        do_survey(work);
+                if (work->smaps_fd >= 0)
+                        do_inspect(work);
+                atomic_store(&worker->done, work);
+                if (write(worker->done_fd, &one, sizeof(one)) < 0)
+                        continue; /* the counter is full: it is readable, which is all that matters */
+        }
+        return NULL;
+}
+
+int worker_new(struct worker **ret_worker, int *ret_done_fd)
+{
+        struct worker *worker = calloc(1, sizeof(*worker));
+        int r = -ENOMEM;
+
+        if (!worker)
+                return -ENOMEM;
+        sem_init(&worker->submitted, 0, 0);
+        worker->done_fd = (int)error_from(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+        worker->buffer = mmap(NULL, WORK_READ_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (worker->buffer == MAP_FAILED)
+                worker->buffer = NULL;
+        else if (worker->done_fd >= 0)
+                r = -pthread_create(&worker->thread, NULL, worker_main, worker);
+        else
+                r = worker->done_fd;
+        if (r < 0) {
+                worker_free(worker);
+                return r;
+        }
+        worker->started = true;
+        *ret_worker = worker;
+        *ret_done_fd = worker->done_fd;
+        return 0;
+}
+
+struct worker *worker_free(struct worker *worker)
+{
+        if (!worker)
+                return NULL;
+        if (worker->started) {
+                atomic_store(&worker->stop, true);
+                sem_post(&worker->submitted);
+                pthread_join(worker->thread, NULL);
+        }
+        if (worker->buffer)
+                munmap(worker->buffer, WORK_READ_PAGES * PAGE_BYTES);
+        fd_close(worker->done_fd);
+        sem_destroy(&worker->submitted);
+        free(worker);
+        return NULL;
+}
+
+void worker_submit(struct worker *worker, struct work *work)
+{
+        atomic_store(&worker->work, work);
+        sem_post(&worker->submitted);
+}
+
+struct work *worker_take(struct worker *worker)
+{
+        uint64_t count;
+
+        if (read(worker->done_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+                return NULL;
+        return atomic_exchange(&worker->done, NULL);
+}
+
+/* The buffer may be locked, like all memory of the daemon; hence this kind of advice. */
+void worker_empty(struct worker *worker)
+{
+        if (worker->buffer_used)
+                (void)!madvise(worker->buffer, WORK_READ_PAGES * PAGE_BYTES, MADV_DONTNEED_LOCKED);
+        worker->buffer_used = false;
+}
+
+uint64_t worker_cpu_ns(struct worker *worker)
+{
+        clockid_t clock;
+
+        return pthread_getcpuclockid(worker->thread, &clock) ? 0 : clock_ns(clock);
+}

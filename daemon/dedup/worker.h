@@ -1,0 +1,124 @@
+#pragma once
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Worker: the scan thread, which does what may take time or block: PAGEMAP_SCAN, reading clients, hashing,
+ * writing the pool
+ *
+ * One piece of work at a time, handed over whole and handed back whole: while the worker has it, nobody else
+ * touches it. The thread knows no region, no state and no index, so it needs no lock. Its end is told through
+ * an eventfd.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernel/anchor.h"
+#include "kernel/procmaps.h"
+#include "kernel/uapi.h"
+#include "util/bits.h"
+#include "util/error.h"
+
+#define WORK_READ_PAGES   256                 /* read and hashed at a time */
+#define WORK_SURVEY_PAGES ((uint64_t)1 << 15) /* looked at in one survey at most */
+#define WORK_SURVEY_RUNS  2048
+#define WORK_SECRET_BYTES 192
+
+struct work_range {
+        uint64_t address; /* bytes, in the client */
+        uint64_t length;
+};
+
+struct work_read {
+        uint64_t address;     /* bytes, in the client */
+        uint64_t fingerprint; /* out */
+        bool ok;              /* out: could be read */
+        bool zero;            /* out: all zeros */
+};
+
+/* Page `read` of the buffer, as it was read by the work before, into the pool. */
+struct work_store {
+        uint32_t read;
+        uint32_t slot;
+        uint32_t anchor; /* to be pinned to the page afterwards, or ANCHOR_NONE */
+};
+
+struct work_check {
+        uint64_t address; /* bytes, in the client */
+        uint32_t page;    /* the owner's */
+        bool shared;      /* out: still maps the pool's page, or that could not be told */
+};
+
+/*
+ * The parts are carried out in this order, each unless it is empty. The buffer survives between two pieces of
+ * work, so that content read by one can be stored by the next.
+ */
+struct work {
+        /* store */
+        int pool_fd;
+        const struct work_store *stores;
+        size_t n_stores;
+        struct anchors *anchors;
+        int store_error; /* out */
+
+        /* check: which of these pages are private by now */
+        struct work_check *checks;
+        size_t n_checks;
+
+        /* protect */
+        int pagemap_fd; /* also for checks and survey */
+        const struct work_range *protects;
+        size_t n_protects;
+
+        /* read */
+        int mem_fd;
+        const uint8_t *secret; /* WORK_SECRET_BYTES, of the client's domain */
+        struct work_read *reads;
+        size_t n_reads;
+
+        /* survey of [survey_start, survey_end) */
+        uint64_t survey_start;
+        uint64_t survey_end;
+        bool survey_copied;       /* copied pages, instead of written ones */
+        struct page_region *runs; /* WORK_SURVEY_RUNS */
+        size_t n_runs;            /* out */
+        uint64_t survey_walked;   /* out: up to here */
+        int survey_error;         /* out */
+
+        /* inspect: the mappings that touch [inspect_start, inspect_end) */
+        int smaps_fd; /* -EBADF: no inspection */
+        uint64_t inspect_start;
+        uint64_t inspect_end;
+        struct vma *vmas;
+        size_t n_vmas_max;
+        size_t n_vmas;       /* out */
+        uint64_t n_mappings; /* out: of the process, those before inspect_end */
+        int inspect_error;   /* out; -E2BIG: more than n_vmas_max */
+};
+
+#define WORK_INIT                                                                                            \
+        {                                                                                                    \
+                .pool_fd = -EBADF, .pagemap_fd = -EBADF, .mem_fd = -EBADF, .smaps_fd = -EBADF                \
+        }
+
+struct worker;
+
+/*
+ * Starts the thread. *ret_done_fd becomes readable each time a piece of work is done; it belongs to the
+ * worker.
+ */
+int worker_new(struct worker **ret_worker, int *ret_done_fd) wp_check;
+struct worker *worker_free(struct worker *worker);
+
+/* Hands over; only when the one before was taken back. */
+void worker_submit(struct worker *worker, struct work *work);
+
+/* Takes back: the work, or NULL when it is not done yet. */
+struct work *worker_take(struct worker *worker);
+
+/* Gives the memory of the buffer back, and its content up; only while the worker has no work. */
+void worker_empty(struct worker *worker);
+
+/* CPU time of the thread so far, ns. */
+uint64_t worker_cpu_ns(struct worker *worker);

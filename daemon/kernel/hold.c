@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Serving the hold context of merged memory. */
+
+#include "kernel/hold.h"
+
+#include "kernel/uffd.h"
+#include "util/bits.h"
+
+static const char zeros[1 << PAGE_SHIFT] __attribute__((__aligned__(1 << PAGE_SHIFT)));
+
+int hold_answer_write(int hold_fd, uint64_t address)
+{
+        int r = uffd_write_protect(hold_fd, page_down(address), PAGE_BYTES, false);
+
+        /* No longer registered (unmapped or replaced meanwhile): whoever waits looks again and goes on. */
+        if (r == -ENOENT || r == -EINVAL)
+                r = uffd_wake(hold_fd, page_down(address), PAGE_BYTES);
+        return r;
+}
+
+int hold_answer_minor(int hold_fd, uint64_t address)
+{
+        int r = uffd_copy(hold_fd, page_down(address), zeros, PAGE_BYTES, 0);
+
+        /* Answered already, or the mapping is gone or changed: whoever waits looks again and goes on. */
+        if (r == -EEXIST || r == -ENOENT || r == -EINVAL)
+                return uffd_wake(hold_fd, page_down(address), PAGE_BYTES);
+        return r < 0 ? r : 1;
+}

@@ -1,0 +1,27 @@
+#pragma once
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Status: the documents that the control socket shows, made of what the other layers count. Names:
+ * doc/counters.md.
+ */
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "dedup/merger.h"
+#include "fault/service.h"
+#include "serve/session.h"
+
+struct status_source {
+        struct merger *merger;
+        struct fault_service *fault;
+        struct session_server *sessions;
+        uint64_t started_ns; /* CLOCK_MONOTONIC */
+};
+
+/* New references, or NULL when out of memory; pid 0: everything. */
+json_t *status_totals(const struct status_source *source);
+json_t *status_clients(const struct status_source *source);
+json_t *status_regions(const struct status_source *source, pid_t pid);
+json_t *status_doctor(const struct status_source *source, pid_t pid);

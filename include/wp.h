@@ -1,0 +1,111 @@
+#pragma once
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * libwp: generic page write protection and merging, the client side of wpd(8)
+ *
+ * All calls return 0 or a positive count on success and a negative errno on failure. Out-parameters are
+ * called ret_*, come last and are untouched on failure. Destructors accept NULL and return NULL. All calls
+ * are thread-safe. The library never writes to standard error, installs no signal handler and does not own
+ * the program's event loop.
+ *
+ * Contract: registered memory is unregistered (or excluded) before it is unmapped, moved or mapped over.
+ * Everything else may be done to it at any time, from any thread.
+ *
+ * Errors that a caller meets: -EINVAL (unaligned, empty, overflowing, overlapping a registered region),
+ * -EOPNOTSUPP (memory of a kind that cannot take part), -EACCES (policy), -EDQUOT (a limit of this user is
+ * reached), -ENOTCONN (no daemon: the memory is intact), -ENOSYS (the kernel lacks a feature).
+ * wp_strerror_detail() says more.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct wp_client; /* one connection to the daemon */
+struct wp_region; /* one registered range of memory */
+
+/* wp_register() */
+#define WP_MERGE  (UINT64_C(1) << 0) /* identical pages may be merged */
+#define WP_NOTIFY (UINT64_C(1) << 1) /* each first write to a merged page is an event */
+
+enum wp_event_type {
+        WP_EVENT_WRITE = 1, /* a merged page was written and is private again */
+        WP_EVENT_HELD,      /* reserved: a writer waits to be released */
+        WP_EVENT_MERGED,    /* reserved: pages are now shared */
+        WP_EVENT_UNMERGED,  /* reserved: pages are private again, not by a write of their owner */
+        WP_EVENT_GONE,      /* reserved: a region ended without wp_unregister() */
+        WP_EVENT_OVERRUN, /* the queue was full: what follows was folded into ranges, order and count are lost */
+        WP_EVENT_DISCONNECTED, /* the daemon is gone; memory is intact */
+};
+
+struct wp_event {
+        uint32_t type;    /* enum wp_event_type */
+        uint32_t flags;   /* WP_EVENT_F_* */
+        uint64_t address; /* first byte concerned; page aligned unless the kernel gave the exact one */
+        uint64_t length;  /* bytes */
+        uint64_t time_ns; /* CLOCK_MONOTONIC */
+        int32_t tid;      /* writing thread, 0 when unknown */
+        struct wp_region *region; /* NULL when the region was unregistered meanwhile */
+};
+
+#define WP_EVENT_F_FOLDED UINT32_C(1) /* several writes folded into one range */
+
+struct wp_region_stat {
+        uint64_t pages;
+        uint64_t pages_resident; /* populated, as far as the last scan saw; pages_zero not counted */
+        uint64_t pages_merged;   /* sharing a canonical page now */
+        uint64_t pages_zero;     /* given back to the kernel's zero page */
+        uint64_t pages_volatile; /* written too recently to be looked at */
+        uint64_t pages_excluded;
+        uint64_t pages_refused; /* cannot take part; `wpctl doctor` names the reasons */
+};
+
+/*
+ * Connects to the daemon and starts the library's two threads.
+ * socket_path: NULL means $WPD_SOCKET, else /run/wpd/client.sock.
+ * -ENOTCONN: no daemon listens there; -EACCES: the socket may not be opened; -ENOSYS: the kernel lacks a
+ * feature.
+ */
+int wp_connect(const char *socket_path, struct wp_client **ret_client);
+
+/*
+ * Gives every page back to its owner first, then ends the connection. Regions of the client are gone after
+ * it.
+ */
+struct wp_client *wp_disconnect(struct wp_client *client);
+
+/*
+ * Registers [addr, addr+length): private anonymous, readable and writable memory. flags: WP_MERGE, WP_NOTIFY.
+ * The region belongs to the client and lives until wp_unregister() or wp_disconnect().
+ */
+int wp_register(struct wp_client *client, void *addr, size_t length, uint64_t flags,
+                struct wp_region **ret_region);
+
+/* Ends a region; its memory is private again. -ENOMEM leaves it registered, with everything as it was. */
+int wp_unregister(struct wp_region *region);
+
+/* Never merge this part (DMA, latency); what is merged there is given back first. Page aligned, in bytes. */
+int wp_exclude(struct wp_region *region, size_t offset, size_t length);
+int wp_include(struct wp_region *region, size_t offset, size_t length);
+
+/* A descriptor that is readable while an event waits; owned by the client. */
+int wp_event_fd(struct wp_client *client);
+
+/* Takes the next event: 1 an event, 0 none. Never blocks. */
+int wp_next_event(struct wp_client *client, struct wp_event *ret_event);
+
+int wp_region_stat(struct wp_region *region, struct wp_region_stat *ret_stat);
+
+/* What the last failure of the calling thread on this client was about, in words; never NULL. */
+const char *wp_strerror_detail(struct wp_client *client);
+
+/* The library's version, "MAJOR.MINOR.PATCH". */
+const char *wp_version(void);
+
+#ifdef __cplusplus
+}
+#endif

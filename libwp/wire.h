@@ -1,0 +1,204 @@
+#pragma once
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The client protocol: what libwp and wpd say to each other over client.sock
+ *
+ * SOCK_SEQPACKET, one message per packet, host byte order (both ends are on one machine). Every message
+ * starts with a header; fixed-size bodies follow, and for lists a counted array. Descriptors travel as
+ * SCM_RIGHTS with the message that names them. doc/protocol.md has the conversation as a whole.
+ *
+ *   client                                        daemon
+ *   HELLO     + pagemap, mem                  ->
+ *                                             <-  WELCOME  + /dev/userfaultfd, pool, queue, bell (both ends)
+ *   CONTEXTS  + track, guard, stage, hold     ->
+ *                                             <-  REPLY
+ *   REGISTER, UNREGISTER, EXCLUDE, INCLUDE, STAT ->
+ *                                             <-  REPLY
+ *                                             <-  BATCH    runs to merge, zero or give back
+ *   RESULT                                    ->
+ *                                             <-  CHILD    + hold context of a forked child
+ *   BYE                                       ->           no reply: the client hangs up
+ *
+ * Both ends treat what they receive as untrusted: wire_check() bounds sizes and counts, and everything else
+ * is checked where it is used.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "util/bits.h"
+#include "util/error.h"
+
+#define WIRE_VERSION     1
+#define WIRE_MAX_MESSAGE 65536
+#define WIRE_MAX_FDS     5
+#define WIRE_MAX_DETAIL  192
+
+/* A run is carried out as one unit, so its length bounds how long a writer may wait for a merge. */
+#define WIRE_RUN_PAGES  512
+#define WIRE_BATCH_RUNS 128
+
+enum wire_type {
+        WIRE_HELLO = 1,
+        WIRE_WELCOME,
+        WIRE_CONTEXTS,
+        WIRE_REGISTER,
+        WIRE_UNREGISTER,
+        WIRE_EXCLUDE,
+        WIRE_INCLUDE,
+        WIRE_STAT,
+        WIRE_REPLY,
+        WIRE_BATCH,
+        WIRE_RESULT,
+        WIRE_CHILD,
+        WIRE_BYE,
+        WIRE_N_TYPES,
+};
+
+struct wire_header {
+        uint32_t type;
+        uint32_t size;   /* of the whole message, header included; equals the packet's length */
+        uint64_t serial; /* chosen by the asking side; an answer (REPLY, RESULT) repeats it */
+};
+
+struct wire_hello {
+        struct wire_header header;
+        uint32_t version;
+        uint32_t reserved;
+};
+
+struct wire_welcome {
+        struct wire_header header;
+        uint32_t version;
+        uint32_t queue_entries; /* of the event queue */
+        uint64_t pool_bytes;    /* length of the pool file */
+};
+
+struct wire_contexts {
+        struct wire_header header;
+};
+
+struct wire_register {
+        struct wire_header header;
+        uint64_t address; /* bytes */
+        uint64_t length;  /* bytes */
+        uint64_t flags;   /* WP_MERGE, WP_NOTIFY */
+};
+
+/* UNREGISTER and STAT (offset and length 0), EXCLUDE, INCLUDE */
+struct wire_range {
+        struct wire_header header;
+        uint32_t region;
+        uint32_t reserved;
+        uint64_t offset; /* bytes from the region's start */
+        uint64_t length; /* bytes */
+};
+
+struct wire_reply {
+        struct wire_header header;
+        int32_t error;                /* 0 or a negative errno */
+        uint32_t region;              /* REGISTER: the new region's id */
+        uint64_t stat[8];             /* STAT: enum wire_stat */
+        char detail[WIRE_MAX_DETAIL]; /* NUL-terminated; empty when there is nothing to say */
+};
+
+enum wire_stat {
+        WIRE_STAT_PAGES,
+        WIRE_STAT_RESIDENT,
+        WIRE_STAT_MERGED,
+        WIRE_STAT_ZERO,
+        WIRE_STAT_VOLATILE,
+        WIRE_STAT_EXCLUDED,
+        WIRE_STAT_REFUSED,
+};
+
+enum wire_run_kind {
+        WIRE_RUN_MERGE = 1, /* replace by canonical pages, if equal */
+        WIRE_RUN_ZERO,      /* drop, if all zeros */
+        WIRE_RUN_UNMERGE,   /* make private again */
+        WIRE_RUN_N_KINDS,
+};
+
+struct wire_run {
+        uint32_t kind;
+        uint32_t n_pages;     /* 1 ... WIRE_RUN_PAGES */
+        uint64_t address;     /* bytes */
+        uint64_t pool_offset; /* bytes into the pool file; MERGE only */
+};
+
+struct wire_batch {
+        struct wire_header header;
+        uint32_t n_runs;
+        uint32_t reserved;
+        struct wire_run runs[];
+};
+
+struct wire_run_result {
+        int32_t error; /* 0: carried out, done[] says for which pages; else nothing was done for any page */
+        uint32_t reserved;
+        uint64_t done[BITMAP_WORDS(WIRE_RUN_PAGES)]; /* merged, zeroed or made ordinary memory again */
+        /*
+         * Not done: MERGE and ZERO: the kernel would not move it (pinned, shared by fork). UNMERGE: was a
+         * private copy already and stays where it is, in a mapping of the pool.
+         */
+        uint64_t busy[BITMAP_WORDS(WIRE_RUN_PAGES)];
+};
+
+struct wire_result {
+        struct wire_header header;
+        uint32_t n_runs; /* as in the batch that it answers, in the same order */
+        uint32_t reserved;
+        struct wire_run_result runs[];
+};
+
+struct wire_child {
+        struct wire_header header;
+};
+
+struct wire_bye {
+        struct wire_header header;
+};
+
+enum wire_side {
+        WIRE_FROM_CLIENT,
+        WIRE_FROM_DAEMON,
+};
+
+/*
+ * Checks a received packet of `length` bytes with `n_fds` descriptors: known type that this side may send,
+ * exact size, counts within bounds, number of descriptors as the type wants it, runs and results well-formed,
+ * strings terminated, reserved fields zero. Addresses and flags of a client's wishes are not judged here: a
+ * wrong one is answered with a reply, not with a hang-up. The message needs no alignment. Returns 0, or
+ * -EBADMSG with a constant sentence in *ret_reason.
+ */
+int wire_check(const void *message, size_t length, unsigned n_fds, enum wire_side sender,
+               const char **ret_reason) wp_check;
+
+/* Fills the header of a message of `size` bytes. */
+void wire_init(void *message, enum wire_type type, size_t size, uint64_t serial);
+
+/*
+ * Sends one message with descriptors, without blocking unless `wait`. 0, or a negative errno; -EAGAIN when
+ * the socket is full. Never raises SIGPIPE. The descriptors remain the caller's. Waiting works on O_NONBLOCK
+ * sockets, too.
+ */
+int wire_send(int socket_fd, const void *message, const int *fds, unsigned n_fds, bool wait) wp_check;
+
+/*
+ * Receives one packet into `buffer` (WIRE_MAX_MESSAGE bytes) and its descriptors (O_CLOEXEC) into
+ * fds[WIRE_MAX_FDS]. Returns its length, 0 at end of file, or a negative errno: -EAGAIN nothing there,
+ * -EBADMSG oversized or with more descriptors than a message may have, -EMFILE descriptors for which this
+ * process has no room. In every case of failure, and at end of file, all received descriptors have been
+ * closed.
+ */
+int wire_receive(int socket_fd, void *buffer, int *fds, unsigned *ret_n_fds, bool wait) wp_check;
+
+/*
+ * The same, but descriptors that are refused go to `dispose`: the last close of a stranger's descriptor may
+ * block.
+ */
+typedef void (*wire_dispose)(void *context, int fd);
+int wire_receive_from_stranger(int socket_fd, void *buffer, int *fds, unsigned *ret_n_fds, bool wait,
+                               wire_dispose dispose, void *context) wp_check;

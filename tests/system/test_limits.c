@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Limits: who exceeds one is told so, and nobody else notices. */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "system/pair.h"
+
+#define N_PAGES 256
+
+static uint64_t identical(long program, uint64_t page)
+{
+        return page + 1;
+}
+
+/* a: the words that the detail contains. */
+static long check_detail(struct program *program, long a, long b, long c)
+{
+        CHECK(strstr(wp_strerror_detail(program->wp), (const char *)a), "the detail is: %s",
+              wp_strerror_detail(program->wp));
+        return 0;
+}
+
+static void start(struct client *client, const struct service *service, uid_t uid)
+{
+        client_start(client, uid);
+        CHECK_OK(client_do(client, program_connect, (long)service->client_path, 0, 0));
+}
+
+static void stop(struct client *client)
+{
+        CHECK_OK(client_do(client, program_disconnect, 0, 0, 0));
+        client_stop(client);
+}
+
+static void map_areas(const struct client *client, long n)
+{
+        for (long i = 0; i < n; i++)
+                CHECK_OK(client_do(client, program_map, i, N_PAGES, (long)identical));
+}
+
+static void regions_per_client(uid_t uid)
+{
+        struct client client, other;
+        struct service service;
+
+        service_start(&service, NULL);
+        service_set(&service, "max_regions_per_client", "3");
+        start(&client, &service, uid);
+        map_areas(&client, 5);
+        for (long i = 0; i < 3; i++)
+                CHECK_OK(client_do(&client, program_register, i, 0, 0));
+        CHECK_ERROR(client_do(&client, program_register, 3, 0, 0), EDQUOT);
+        client_do(&client, check_detail, (long)"max_regions_per_client", 0, 0);
+        CHECK(service_doctor_says(&service, client.pid, "max_regions_per_client"), "doctor does not say why");
+        /* It is the client's limit, not the user's. */
+        start(&other, &service, uid);
+        map_areas(&other, 1);
+        CHECK_OK(client_do(&other, program_register, 0, 0, 0));
+        /* A region that ends makes room for another one; and the limit can be changed. */
+        CHECK_OK(client_do(&client, program_unregister, 1, 0, 0));
+        CHECK_OK(client_do(&client, program_register, 3, 0, 0));
+        CHECK_ERROR(client_do(&client, program_register, 4, 0, 0), EDQUOT);
+        service_set(&service, "max_regions_per_client", "4");
+        CHECK_OK(client_do(&client, program_register, 4, 0, 0));
+        stop(&other);
+        stop(&client);
+        service_stop(&service);
+}
+
+/* ------------------------------------------------------------------ many at once */
+
+#define N_THREADS 16
+
+static struct program *racer;
+static atomic_int n_registered;
+
+static void *register_one(void *argument)
+{
+        void *memory = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        struct wp_region *region;
+        int r;
+
+        CHECK(memory != MAP_FAILED, "%m");
+        r = wp_register(racer->wp, memory, PAGE_BYTES, 0, &region);
+        CHECK(r == 0 || r == -EDQUOT, "%s", strerror(-r));
+        if (r == 0)
+                atomic_fetch_add(&n_registered, 1);
+        return NULL;
+}
+
+static long register_at_once(struct program *program, long a, long b, long c)
+{
+        pthread_t threads[N_THREADS];
+
+        racer = program;
+        for (int i = 0; i < N_THREADS; i++)
+                CHECK_OK(-pthread_create(&threads[i], NULL, register_one, NULL));
+        for (int i = 0; i < N_THREADS; i++)
+                CHECK_OK(-pthread_join(threads[i], NULL));
+        return atomic_load(&n_registered);
+}
+
+/* Requests that are not answered yet count as well. */
+static void regions_at_once(uid_t uid)
+{
+        struct service service;
+        struct client client;
+        long n;
+
+        service_start(&service, NULL);
+        service_set(&service, "max_regions_per_client", "5");
+        start(&client, &service, uid);
+        n = client_do(&client, register_at_once, 0, 0, 0);
+        CHECK(n == 5, "%ld regions were registered", n);
+        stop(&client);
+        service_stop(&service);
+}
+
+/* ------------------------------------------------------------------ users */
+
+static void bytes_per_uid(uid_t uid)
+{
+        struct client clients[2], root;
+        struct service service;
+
+        service_start(&service, NULL);
+        service_set(&service, "max_bytes_per_uid", "2M");
+        for (int i = 0; i < 2; i++) {
+                start(&clients[i], &service, uid);
+                map_areas(&clients[i], 3);
+        }
+        CHECK_OK(client_do(&clients[0], program_register, 0, 0, 0));
+        CHECK_OK(client_do(&clients[1], program_register, 0, 0, 0));
+        for (int i = 0; i < 2; i++) {
+                CHECK_ERROR(client_do(&clients[i], program_register, 1, 0, 0), EDQUOT);
+                client_do(&clients[i], check_detail, (long)"max_bytes_per_uid", 0, 0);
+                CHECK(service_doctor_says(&service, clients[i].pid, "max_bytes_per_uid"),
+                      "doctor does not say why");
+        }
+        /* Root is exempt. */
+        start(&root, &service, 0);
+        map_areas(&root, 3);
+        for (long i = 0; i < 3; i++)
+                CHECK_OK(client_do(&root, program_register, i, 0, 0));
+        /* What one gives back, the other may take; what is refused for another reason is not charged. */
+        CHECK_ERROR(client_do(&clients[0], program_register, 0, 0, 0), EINVAL);
+        CHECK_OK(client_do(&clients[0], program_unregister, 0, 0, 0));
+        CHECK_OK(client_do(&clients[1], program_register, 1, 0, 0));
+        CHECK_ERROR(client_do(&clients[0], program_register, 0, 0, 0), EDQUOT);
+        /* So is what belonged to a client that is gone. */
+        client_kill(&clients[1]);
+        CHECK_SOON(service_figure(&service, "clients") == 2, "a client stays");
+        CHECK_OK(client_do(&clients[0], program_register, 0, 0, 0));
+        CHECK_OK(client_do(&clients[0], program_register, 1, 0, 0));
+        CHECK_ERROR(client_do(&clients[0], program_register, 2, 0, 0), EDQUOT);
+        service_set(&service, "max_bytes_per_uid", "3M");
+        CHECK_OK(client_do(&clients[0], program_register, 2, 0, 0));
+        stop(&clients[0]);
+        stop(&root);
+        service_stop(&service);
+}
+
+static void clients_per_uid(uid_t uid)
+{
+        struct client clients[2], third, root[3];
+        struct service service;
+
+        service_start(&service, "[limits]\nmax_clients_per_uid = 2\n");
+        for (int i = 0; i < 2; i++)
+                start(&clients[i], &service, uid);
+        client_start(&third, uid);
+        CHECK_ERROR(client_do(&third, program_connect, (long)service.client_path, 0, 0), EDQUOT);
+        client_do(&third, check_detail, (long)"max_clients_per_uid", 0, 0);
+        CHECK(service_doctor_says(&service, third.pid, "max_clients_per_uid"), "doctor does not say why");
+        for (int i = 0; i < 3; i++)
+                start(&root[i], &service, 0);
+        stop(&clients[0]);
+        CHECK_SOON(service_figure(&service, "clients") == 4, "a client stays");
+        CHECK_OK(client_do(&third, program_connect, (long)service.client_path, 0, 0));
+        stop(&third);
+        stop(&clients[1]);
+        for (int i = 0; i < 3; i++)
+                stop(&root[i]);
+        service_stop(&service);
+}
+
+static void clients_at_all(uid_t uid)
+{
+        struct client clients[3];
+        struct service service;
+
+        service_start(&service, "[limits]\nmax_clients = 2\n");
+        start(&clients[0], &service, uid);
+        start(&clients[1], &service, 0);
+        for (int i = 0; i < 2; i++) {
+                client_start(&clients[2], i ? uid : 0);
+                CHECK_ERROR(client_do(&clients[2], program_connect, (long)service.client_path, 0, 0), EDQUOT);
+                client_do(&clients[2], check_detail, (long)"max_clients", 0, 0);
+                client_stop(&clients[2]);
+        }
+        stop(&clients[0]);
+        stop(&clients[1]);
+        service_stop(&service);
+}
+
+/* Runs of 16 pages, in turn identical and unique. */
+static uint64_t short_runs(long program, uint64_t page)
+{
+        return page / 16 % 2 ? (uint64_t)(program + 1) << 32 | page : page + 1;
+}
+
+/* With the pool full, nothing that is merged is lost, and content that has a canonical page is still merged. */
+static void pool_max_bytes(uid_t uid)
+{
+        struct client clients[3];
+        struct service service;
+        int64_t shared;
+
+        service_start(&service, "[merge]\npool_max_bytes = 256K\n");
+        for (int i = 0; i < 2; i++) {
+                start(&clients[i], &service, uid);
+                client_name(&clients[i], i);
+                CHECK_OK(client_do(&clients[i], program_map, 0, N_PAGES, (long)short_runs));
+                CHECK_OK(client_do(&clients[i], program_register, 0, WP_MERGE, 0));
+        }
+        for (int i = 0; i < 10; i++)
+                service_scan(&service);
+        shared = service_figure(&service, "pages_shared");
+        CHECK(shared > 0 && shared <= (256 << 10) / (int64_t)PAGE_BYTES, "%lld canonical pages",
+              (long long)shared);
+        start(&clients[2], &service, uid);
+        client_name(&clients[2], 2);
+        CHECK_OK(client_do(&clients[2], program_map, 0, N_PAGES, (long)short_runs));
+        CHECK_OK(client_do(&clients[2], program_register, 0, WP_MERGE, 0));
+        service_settle(&service, "pages_sharing", 2 * shared);
+        for (int i = 0; i < 3; i++)
+                client_do(&clients[i], program_verify, 0, 0, 0);
+        CHECK(service_doctor_says(&service, 0, "pool_max_bytes"), "doctor does not say why");
+        service_set(&service, "pool_max_bytes", "0");
+        service_settle(&service, "pages_sharing", N_PAGES);
+        for (int i = 0; i < 3; i++) {
+                client_do(&clients[i], program_verify, 0, 0, 0);
+                CHECK_OK(client_do(&clients[i], program_unregister, 0, 0, 0));
+                client_do(&clients[i], program_verify, 0, 0, 0);
+                CHECK_OK(client_do(&clients[i], program_unmap, 0, 0, 0));
+                stop(&clients[i]);
+        }
+        service_stop(&service);
+}
+
+static const struct harness_test tests[] = {
+        HARNESS_BOTH(regions_per_client), HARNESS_USER(regions_at_once), HARNESS_USER(bytes_per_uid),
+        HARNESS_USER(clients_per_uid),    HARNESS_USER(clients_at_all),  HARNESS_USER(pool_max_bytes),
+};
+
+HARNESS_MAIN(tests)

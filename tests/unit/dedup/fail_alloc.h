@@ -1,0 +1,24 @@
+#pragma once
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Allocations that fail when a test wants it; the program is linked with --wrap for both functions. */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+void *__real_calloc(size_t n, size_t size);
+void *__real_reallocarray(void *old, size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_reallocarray(void *old, size_t n, size_t size);
+
+static bool fail_alloc;
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+        return fail_alloc ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_reallocarray(void *old, size_t n, size_t size)
+{
+        return fail_alloc ? NULL : __real_reallocarray(old, n, size);
+}
