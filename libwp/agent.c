@@ -198,6 +198,20 @@ static void drain_guard(struct wp_client *client, struct run *run)
 
 /* ------------------------------------------------------------------ the steps of a run */
 
+/* Protects as soon as the events of the context have been read, which somebody else does; -EAGAIN: nobody did. */
+static int wait_protected(int context_fd, uintptr_t address, size_t bytes)
+{
+        int r;
+
+        for (unsigned i = 0; i < RETRY_LIMIT; i++) {
+                r = uffd_write_protect(context_fd, address, bytes, true);
+                if (r != -EAGAIN)
+                        return r;
+                pause_briefly();
+        }
+        return -EAGAIN;
+}
+
 static int run_map_pool(struct run *run)
 {
         size_t bytes = run->n_pages * PAGE_BYTES;
@@ -216,13 +230,8 @@ static int run_map_pool(struct run *run)
         if (r >= 0)
                 r = uffd_register(hold, (uintptr_t)pool, bytes,
                                   UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MINOR);
-        for (unsigned i = 0; r >= 0 && i < RETRY_LIMIT; i++) {
-                r = uffd_write_protect(hold, (uintptr_t)pool, bytes, true);
-                if (r != -EAGAIN)
-                        break;
-                pause_briefly();
-                r = i + 1 < RETRY_LIMIT ? 0 : -EAGAIN;
-        }
+        if (r >= 0)
+                r = wait_protected(hold, (uintptr_t)pool, bytes);
         if (r < 0) {
                 munmap(pool, bytes);
                 return r;
@@ -441,19 +450,6 @@ static int run_copy(struct run *run, char **ret_copy)
         memcpy(copy, (void *)run->address, bytes);
         *ret_copy = copy;
         return 0;
-}
-
-static int wait_protected(int context_fd, uintptr_t address, size_t bytes)
-{
-        int r;
-
-        for (unsigned i = 0; i < RETRY_LIMIT; i++) {
-                r = uffd_write_protect(context_fd, address, bytes, true);
-                if (r != -EAGAIN)
-                        return r;
-                pause_briefly();
-        }
-        return -EAGAIN;
 }
 
 /* Back under hold, as it was. */

@@ -60,7 +60,6 @@ struct member {
         int mem_fd;
         int track_fd;
         int hold_fd;
-        uint64_t n_mappings; /* of the process, when a region was last registered */
         struct list queue;
         uint64_t n_queued;  /* runs */
         struct list tasks;  /* see merger.h */

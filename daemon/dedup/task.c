@@ -146,8 +146,7 @@ static int install(struct merger *merger, struct inspection *inspection, struct 
                 region_free(region);
                 return r;
         }
-        member->n_mappings = merger->work.n_mappings;
-        member->space.vma_budget = policy_vma_budget(merger->settings.max_map_count, member->n_mappings);
+        member->space.vma_budget = policy_vma_budget(merger->settings.max_map_count, merger->work.n_mappings);
         *ret_region = region;
         return 0;
 }
