@@ -318,13 +318,14 @@ static int idle(struct bench *bench)
         return 0;
 }
 
-static int sample_writes(struct bench *bench, uint64_t gap_ns, enum metric p50, enum metric p99)
+static int sample_writes(struct bench *bench, unsigned worker, uint64_t gap_ns, enum metric p50,
+                         enum metric p99)
 {
         struct worker_request request = {.command = WORKER_SAMPLE, .count = SAMPLES, .argument = gap_ns};
         struct worker_reply *reply = &bench->reply;
         int r;
 
-        r = worker_call(&bench->workers[0], &request, reply);
+        r = worker_call(&bench->workers[worker], &request, reply);
         if (r < 0)
                 return complain_worker(bench, "writes", r);
         if (!reply->n_samples)
@@ -372,8 +373,15 @@ static int run_phases(struct bench *bench, const struct data_set *set, unsigned 
                         return r;
         }
         if (set->phases & PHASE_WRITES) {
-                if ((r = sample_writes(bench, SPACED_NS, METRIC_write_p50_us, METRIC_write_p99_us)) < 0 ||
-                    (r = sample_writes(bench, 0, METRIC_burst_p50_us, METRIC_burst_p99_us)) < 0)
+                unsigned plain = WORKER_NOTIFIED + 1;
+
+                if ((r = sample_writes(bench, plain, SPACED_NS, METRIC_write_p50_us, METRIC_write_p99_us)) <
+                            0 ||
+                    (r = sample_writes(bench, plain, 0, METRIC_burst_p50_us, METRIC_burst_p99_us)) < 0)
+                        return r;
+                if (bench->engine == ENGINE_WPD &&
+                    (r = sample_writes(bench, WORKER_NOTIFIED, SPACED_NS, METRIC_notified_p50_us,
+                                       METRIC_notified_p99_us)) < 0)
                         return r;
         }
         return set->phases & PHASE_REWRITE ? rewrite(bench) : 0;

@@ -33,6 +33,8 @@ enum engine {
         X(write_p99_us, "first write, 1 ms apart, p99 us", 1, 1, true)                                       \
         X(burst_p50_us, "first write, back to back, p50 us", 1, 1, true)                                     \
         X(burst_p99_us, "first write, back to back, p99 us", 1, 1, true)                                     \
+        X(notified_p50_us, "the same with an event, 1 ms apart, p50 us", 1, 1, true)                         \
+        X(notified_p99_us, "the same with an event, 1 ms apart, p99 us", 1, 1, true)                         \
         X(rewrite_cpu_ratio, "CPU while 1 % a second is written, %", 100, 2, true) /* less the baseline's */ \
         X(rewrite_saved_bytes, "saved after it (PSS), MiB", 1.0 / (1 << 20), 1, true)
 

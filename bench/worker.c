@@ -121,7 +121,7 @@ static int do_register(struct state *state)
         if (r < 0)
                 return failed_wp(state, "wp_connect", r);
         r = wp_register(state->client, state->memory, state->layout.n_pages * PAGE_BYTES,
-                        WP_MERGE | WP_NOTIFY, &state->region);
+                        WP_MERGE | (state->index == WORKER_NOTIFIED ? WP_NOTIFY : 0), &state->region);
         return r < 0 ? failed_wp(state, "wp_register", r) : 0;
 }
 

@@ -18,6 +18,9 @@
 
 #define WORKER_MAX_SAMPLES 1024
 
+/* The first worker's writes are events, those of the others are not. */
+#define WORKER_NOTIFIED 0
+
 enum worker_command {
         WORKER_FILL = 1,    /* map the memory and fill it */
         WORKER_VERIFY,      /* reply: pages that are right; status -EILSEQ if any is not */

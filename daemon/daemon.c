@@ -34,10 +34,9 @@
 #define SOCKET_GROUP     "wpd"
 #define SOCKET_MODE      0660
 #define LISTEN_BACKLOG   128
-#define MAX_CONTEXTS     4096 /* clients and their forked children */
+#define MAX_CONTEXTS     4096 /* forked children; half of them such as clients announce, half that are met here */
 #define DEFAULT_MAX_MAPS 65530
 #define REAP_SECONDS     1.0
-#define REPORTS_AT_ONCE  4096
 #define NEVER_SECONDS    3600.0
 
 struct daemon {
@@ -46,6 +45,8 @@ struct daemon {
         struct ev_loop *loop;
         int uffd_device_fd;
         int pool_mount_fd;
+        int pagemap_fd;            /* our own */
+        struct notify_pools pools; /* of the daemon before this one, as the service manager kept them */
         uint64_t max_map_count;
         bool own_client_socket; /* bound here, to be unlinked at the end */
         bool own_control_socket;
@@ -64,7 +65,6 @@ struct daemon {
         struct ev_signal terminate;
         struct ev_signal interrupt;
         struct ev_signal hangup;
-        uint64_t reports_dropped; /* so far */
         char why[CONFIG_MAX_ERROR];
 };
 
@@ -106,8 +106,6 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *watcher, int revents)
         uint64_t now = clock_now(), next = merger_tick(daemon->merger, now);
         double delay = next == UINT64_MAX ? NEVER_SECONDS : next <= now ? 0.0 : (double)(next - now) / 1e9;
 
-        if (merger_condemn(daemon->merger))
-                fault_sync(daemon->fault);
         ev_timer_stop(loop, watcher);
         ev_timer_set(watcher, MIN(delay, NEVER_SECONDS), 0.0);
         ev_timer_start(loop, watcher);
@@ -135,15 +133,9 @@ static void on_reports(struct ev_loop *loop, struct ev_io *watcher, int revents)
 {
         struct daemon *daemon = watcher->data;
         struct fault_report report;
-        struct fault_stat stat;
 
-        for (unsigned i = 0; i < REPORTS_AT_ONCE && fault_next_report(daemon->fault, &report); i++)
+        while (fault_next_report(daemon->fault, &report))
                 session_fault_report(daemon->sessions, &report);
-        fault_stat(daemon->fault, &stat);
-        if (stat.dropped != daemon->reports_dropped) {
-                daemon->reports_dropped = stat.dropped;
-                merger_reports_lost(daemon->merger);
-        }
         on_changed(daemon);
 }
 
@@ -384,10 +376,12 @@ static int open_sockets(struct daemon *daemon, int *ret_client_fd, int *ret_cont
 {
         const char *directory = daemon->options->runtime_dir;
         _cleanup_fd_ int client_fd = -EBADF, control_fd = -EBADF;
-        int r = notify_listen_fds(&client_fd, &control_fd);
+        int r = notify_passed_fds(&client_fd, &control_fd, &daemon->pools);
 
-        if (r < 0)
+        if (r < 0) {
+                log_error("what the service manager passed cannot be used: %s", strerror(-r));
                 return r;
+        }
         if (client_fd < 0 || control_fd < 0) {
                 if (mkdir(directory, 0755) < 0 && errno != EEXIST) {
                         log_error("%s cannot be made: %s", directory, strerror(errno));
@@ -437,7 +431,41 @@ static int open_privileged(struct daemon *daemon)
                           strerror(-daemon->pool_mount_fd));
                 return daemon->pool_mount_fd;
         }
-        return 0;
+        daemon->pagemap_fd = (int)error_from(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+        if (daemon->pagemap_fd < 0)
+                log_error("/proc/self/pagemap: %s", strerror(-daemon->pagemap_fd));
+        return MIN(daemon->pagemap_fd, 0);
+}
+
+/* ------------------------------------------------------------------ pools that outlive a daemon */
+
+/* The descriptor goes to the service manager, if there is one that keeps it for the next daemon. */
+static void keep_pool(void *context, uid_t uid, int pool_fd)
+{
+        notify_store_pool(uid, pool_fd);
+}
+
+/*
+ * What clients have merged is theirs for as long as they want it; with the pools of the daemon before, this one knows what it
+ * is, and can share it with others. One that is of no use is let go, here and by the service manager.
+ */
+static void adopt_pools(struct daemon *daemon)
+{
+        for (unsigned i = 0; i < daemon->pools.n; i++) {
+                struct notify_pool *pool = &daemon->pools.pools[i];
+                struct domain *domain;
+                int r = merger_domain(daemon->merger, pool->uid, daemon->pool_mount_fd, pool->fd, &domain);
+
+                if (r >= 0) {
+                        pool->fd = -EBADF;
+                        log_info("the pool of uid %u was taken over", pool->uid);
+                        continue;
+                }
+                log_warning("the pool of uid %u cannot be taken over: %s", pool->uid, strerror(-r));
+                pool->fd = fd_close(pool->fd);
+                if (r != -EEXIST) /* that would be the one that was taken */
+                        notify_forget_pool(pool->uid);
+        }
 }
 
 /* ------------------------------------------------------------------ stages 2 and 3, and serving */
@@ -450,8 +478,8 @@ static int start_threads(struct daemon *daemon, const struct merger_settings *se
         if (r >= 0)
                 r = sandbox_set_nice(SANDBOX_NICE_CONTROL);
         if (r >= 0)
-                r = merger_new(&session_member_ops, settings, daemon->anchors, &daemon->merger,
-                               ret_worker_fd);
+                r = merger_new(&session_member_ops, settings, daemon->anchors, daemon->pagemap_fd,
+                               &daemon->merger, ret_worker_fd);
         return r;
 }
 
@@ -474,12 +502,14 @@ static int start_services(struct daemon *daemon, int *client_fd)
                 .uffd_device_fd = daemon->uffd_device_fd,
                 .pool_mount_fd = daemon->pool_mount_fd,
                 .changed = on_changed,
-                .changed_context = daemon,
+                .keep_pool = keep_pool,
+                .callback_context = daemon,
         };
         r = session_server_new(&context, *client_fd, &daemon->sessions);
         if (r < 0)
                 return r;
         fd_take(client_fd);
+        adopt_pools(daemon);
         daemon->source = (struct status_source){.merger = daemon->merger,
                                                 .fault = daemon->fault,
                                                 .sessions = daemon->sessions,
@@ -610,6 +640,9 @@ static void stop(struct daemon *daemon)
                 unlink_socket(daemon->options->runtime_dir, "control.sock");
         fd_close(daemon->uffd_device_fd);
         fd_close(daemon->pool_mount_fd);
+        fd_close(daemon->pagemap_fd);
+        for (unsigned i = 0; i < daemon->pools.n; i++)
+                fd_close(daemon->pools.pools[i].fd);
         if (daemon->loop)
                 ev_loop_destroy(daemon->loop);
 }
@@ -623,7 +656,7 @@ int daemon_run(const struct daemon_options *options)
                 return -ENOMEM;
         daemon->options = options;
         daemon->config = options->config;
-        daemon->uffd_device_fd = daemon->pool_mount_fd = -EBADF;
+        daemon->uffd_device_fd = daemon->pool_mount_fd = daemon->pagemap_fd = -EBADF;
         signal(SIGPIPE, SIG_IGN);
         r = start(daemon);
         if (r >= 0) {

@@ -12,10 +12,13 @@
  * Contract: registered memory is unregistered (or excluded) before it is unmapped, moved or mapped over.
  * Everything else may be done to it at any time, from any thread.
  *
+ * No thread of the program waits for the daemon when it uses registered memory. When that goes away, is
+ * stopped or is replaced, merged memory stays merged and right, and the library connects again by itself.
+ *
  * Errors that a caller meets: -EINVAL (unaligned, empty, overflowing, overlapping a registered region),
  * -EOPNOTSUPP (memory of a kind that cannot take part), -EACCES (policy), -EDQUOT (a limit of this user is
- * reached), -ENOTCONN (no daemon: the memory is intact), -ENOSYS (the kernel lacks a feature).
- * wp_strerror_detail() says more.
+ * reached), -ENOTCONN (no daemon, or none that knows the region yet: the memory is intact), -ENOSYS (the
+ * kernel lacks a feature). wp_strerror_detail() says more.
  */
 
 #include <stddef.h>
@@ -30,7 +33,8 @@ struct wp_region; /* one registered range of memory */
 
 /* wp_register() */
 #define WP_MERGE  (UINT64_C(1) << 0) /* identical pages may be merged */
-#define WP_NOTIFY (UINT64_C(1) << 1) /* each first write to a merged page is an event */
+#define WP_NOTIFY (UINT64_C(1) << 1) /* each first write to a merged page is an event, at once */
+#define WP_LAZY   (UINT64_C(1) << 2) /* each write is one once a scan finds it; not with WP_NOTIFY */
 
 enum wp_event_type {
         WP_EVENT_WRITE = 1, /* a merged page was written and is private again */
@@ -39,7 +43,8 @@ enum wp_event_type {
         WP_EVENT_UNMERGED,  /* reserved: pages are private again, not by a write of their owner */
         WP_EVENT_GONE,      /* reserved: a region ended without wp_unregister() */
         WP_EVENT_OVERRUN, /* the queue was full: what follows was folded into ranges, order and count are lost */
-        WP_EVENT_DISCONNECTED, /* the daemon is gone; memory is intact */
+        WP_EVENT_DISCONNECTED, /* the daemon is gone; memory is intact, the library connects again by itself */
+        WP_EVENT_RECONNECTED,  /* there is a daemon again, and it knows the regions, or soon will */
 };
 
 struct wp_event {
@@ -57,7 +62,7 @@ struct wp_event {
 struct wp_region_stat {
         uint64_t pages;
         uint64_t pages_resident; /* populated, as far as the last scan saw; pages_zero not counted */
-        uint64_t pages_merged;   /* sharing a canonical page now */
+        uint64_t pages_merged;   /* sharing a canonical page now, also of an earlier daemon's pool */
         uint64_t pages_zero;     /* given back to the kernel's zero page */
         uint64_t pages_volatile; /* written too recently to be looked at */
         uint64_t pages_excluded;
@@ -67,8 +72,8 @@ struct wp_region_stat {
 /*
  * Connects to the daemon and starts the library's two threads.
  * socket_path: NULL means $WPD_SOCKET, else /run/wpd/client.sock.
- * -ENOTCONN: no daemon listens there; -EACCES: the socket may not be opened; -ENOSYS: the kernel lacks a
- * feature.
+ * -ENOTCONN: no daemon listens there (it is not tried again); -EACCES: the socket may not be opened; -ENOSYS:
+ * the kernel lacks a feature; -ETIMEDOUT: the daemon does not answer.
  */
 int wp_connect(const char *socket_path, struct wp_client **ret_client);
 
@@ -79,16 +84,23 @@ int wp_connect(const char *socket_path, struct wp_client **ret_client);
 struct wp_client *wp_disconnect(struct wp_client *client);
 
 /*
- * Registers [addr, addr+length): private anonymous, readable and writable memory. flags: WP_MERGE, WP_NOTIFY.
- * The region belongs to the client and lives until wp_unregister() or wp_disconnect().
+ * Registers [addr, addr+length): private anonymous, readable and writable memory. flags: WP_MERGE, WP_NOTIFY,
+ * WP_LAZY. With WP_NOTIFY a first write waits for a thread of the library; otherwise for nobody.
+ * The region belongs to the client and lives until wp_unregister() or wp_disconnect(), whatever the daemon does.
  */
 int wp_register(struct wp_client *client, void *addr, size_t length, uint64_t flags,
                 struct wp_region **ret_region);
 
-/* Ends a region; its memory is private again. -ENOMEM leaves it registered, with everything as it was. */
+/*
+ * Ends a region, with or without a daemon; its memory is private again. -ENOMEM leaves it registered, with
+ * everything as it was.
+ */
 int wp_unregister(struct wp_region *region);
 
-/* Never merge this part (DMA, latency); what is merged there is given back first. Page aligned, in bytes. */
+/*
+ * Never merge this part (DMA, latency), with or without a daemon; what is merged there is given back first. Page
+ * aligned, in bytes.
+ */
 int wp_exclude(struct wp_region *region, size_t offset, size_t length);
 int wp_include(struct wp_region *region, size_t offset, size_t length);
 

@@ -4,15 +4,16 @@
 /*
  * The inside of libwp: what its files share
  *
- * Threads. The program's threads ask (wp.c, region.c, event.c). The *agent* (agent.c) is the only reader of
- * the socket; it carries out batches and hands replies to whoever asked. The *watcher* (watcher.c) sleeps
- * until the daemon's end of the socket closes and then serves the hold contexts in the daemon's place.
+ * Threads. The program's threads ask (wp.c, region.c, event.c). The *agent* (agent.c) talks to the daemon
+ * (link.c) and carries out batches, one run at a time (run.c). The *watcher* (watcher.c) serves the faults of
+ * merged memory. Neither needs the daemon for what it does to memory: that one may be stopped, killed or upgraded
+ * at any moment.
  *
  * Hygiene. While the agent has a run frozen, any thread of the program may wait for it, holding any lock. So
  * agent and watcher block all signals, run on stacks of their own, call neither malloc nor stdio, need no
  * lazy binding, and touch no memory that could be merged: this structure and all that hangs on it come from
  * mmap. `lock` may be held by a thread that waits for a frozen page (its stack may be registered), so the
- * agent never takes it inside a run.
+ * agent never takes it inside a run, and the watcher never takes it at all.
  */
 
 #include <pthread.h>
@@ -20,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include "libwp/queue.h"
 #include "libwp/wire.h"
@@ -30,25 +32,40 @@
 
 #define CLIENT_MAX_REGIONS  65536
 #define CLIENT_MAX_REQUESTS 64
-#define CLIENT_MAX_CHILDREN 256
+#define CLIENT_MAX_CHILDREN 1024
 #define CLIENT_MAX_REMOVED  32
+#define CLIENT_MAX_POOLS    16
+#define CLIENT_NAME_BYTES   80 /* of anonymous memory: prctl(2), PR_SET_VMA_ANON_NAME */
 #define CLIENT_STACK_BYTES  ((size_t)256 << 10)
 
-/* The four contexts of a client; KERNEL facts: tests/kernel/. What each is for: agent.c. */
+/* The contexts of a client; KERNEL facts: tests/kernel/. What each is for: run.c. */
 enum client_context {
         CONTEXT_TRACK,
         CONTEXT_GUARD,
         CONTEXT_STAGE,
         CONTEXT_HOLD,
+        CONTEXT_LAZY,
         N_CONTEXTS,
 };
 _Static_assert(N_CONTEXTS <= WIRE_MAX_FDS, "all contexts travel in one message");
 
 struct wp_region {
         struct wp_client *client; /* NULL: the entry is free */
-        uint32_t id;              /* the daemon's name for it */
+        bool joined;              /* the daemon knows it, as `id` */
+        bool leaving;             /* being unregistered: nothing more is merged */
+        bool returning;           /* a new daemon is to be told of it, */
+        uint64_t serial;          /* with this REGISTER, if that is under way */
+        size_t n_repeated;        /* pages whose exclusion the daemon has been told */
+        uint32_t id;
+        uint64_t flags; /* WP_MERGE, WP_NOTIFY, WP_LAZY */
+        /* What the daemon saw that its memory has, and that memory in the place of merged memory must have. */
+        struct client_kept {
+                uint64_t flags; /* WIRE_KEPT_* */
+                char name[CLIENT_NAME_BYTES];
+        } kept;
         uintptr_t start;
         size_t length;
+        _Atomic uint64_t *excluded; /* a bit a page; NULL: no page was ever excluded */
 };
 
 /* A call waiting for its reply; free when serial is 0. */
@@ -59,24 +76,64 @@ struct client_request {
         struct wire_reply reply;
 };
 
-/* A range that the program discarded while it was guarded; see trap T3 in agent.c. */
+/* What the agent is asked to do for a thread of the program when there is no daemon. */
+struct client_errand {
+        enum { ERRAND_NONE, ERRAND_WAITS, ERRAND_DONE } state;
+        uintptr_t start;
+        size_t length;
+        int error;
+};
+
+/* A range that the program discarded while it was guarded; see trap T3 in run.c. */
 struct client_removed {
         uintptr_t start;
         uintptr_t end;
         uint64_t time_ns;
 };
 
+/* Identity of a pool that this client was given: mappings of it may be around. */
+struct client_pool {
+        uint64_t dev;
+        uint64_t inode;
+};
+
+enum link_state {
+        LINK_DOWN,     /* no connection; another attempt when its time has come */
+        LINK_HELLO,    /* HELLO was sent, WELCOME is expected */
+        LINK_CONTEXTS, /* CONTEXTS was sent, REPLY is expected */
+        LINK_UP,
+};
+
+/* The connection to the daemon, see link.c; the agent's. */
+struct link {
+        enum link_state state;
+        bool once;                 /* the first connection: a failure is final */
+        uint64_t deadline_ns;      /* of the handshake; LINK_DOWN: when to try again */
+        uint64_t delay_ns;         /* between attempts */
+        uint64_t backlog_until_ns; /* how long a full backlog is waited for */
+        bool blocked;              /* the socket is full: there is more to be said */
+        size_t result_bytes;       /* of the RESULT in the outbox that could not be sent yet */
+        struct sockaddr_un address;
+};
+
+/* A context of a forked child; fd -EBADF: none. */
+struct client_child {
+        int fd;
+        bool told; /* the daemon has it, too */
+};
+
 struct wp_client {
         struct wp_client *next; /* all clients of the process, see wp.c */
         pid_t pid;              /* of the process that connected: a forked child has no connection */
-        int socket_fd;
+        int socket_fd;          /* its number stays, whatever it is connected to */
         int context_fds[N_CONTEXTS];
         int pool_fd;
-        int pagemap_fd;    /* of this process */
-        int event_fd;      /* the bell, a pair of sockets: readable here when an event waits */
-        int bell_fd;       /* its other end; the daemon has it, too */
-        int agent_stop_fd; /* eventfds: readable once the thread is to end */
-        int watcher_stop_fd;
+        int pagemap_fd; /* of this process, as are the next two */
+        int mem_fd;
+        int maps_fd;
+        int event_fd;   /* eventfds: readable when an event waits, */
+        int agent_fd;   /* when the agent has something to do, */
+        int watcher_fd; /* when the watcher has */
         struct queue_ring *queue;
         uint64_t pool_bytes;
 
@@ -84,63 +141,83 @@ struct wp_client {
         pthread_t agent;
         void *agent_stack;
         char *staging; /* WIRE_RUN_PAGES pages, registered with stage */
+        struct link link;
+        bool contexts_ready; /* the daemon has enabled them */
         unsigned removed_next;
         struct client_removed removed[CLIENT_MAX_REMOVED];
+        _Atomic unsigned n_pools; /* ever; only the last CLIENT_MAX_POOLS are known */
+        struct client_pool pools[CLIENT_MAX_POOLS];
         uint64_t inbox[WIRE_MAX_MESSAGE / sizeof(uint64_t)];
         uint64_t outbox[WIRE_MAX_MESSAGE / sizeof(uint64_t)];
 
         /* watcher */
         pthread_t watcher;
         void *watcher_stack;
-        _Atomic bool merged_ever;           /* some memory may still be a mapping of the pool */
-        _Atomic bool lingering;             /* the client is gone; only the watcher keeps this structure */
-        struct queue_producer own_producer; /* of the watcher, when it serves */
+        _Atomic bool merged_ever; /* some memory may still be a mapping of the pool */
+        _Atomic bool lingering;   /* the client is gone; only the watcher keeps this structure */
+        _Atomic bool hung_up;     /* the connection ended: the program is to hear of it */
+        _Atomic bool came_up;     /* there is a new one, whose daemon knows no child yet */
+        _Atomic bool up;
+        _Atomic bool stopping;      /* both threads are to end */
+        _Atomic bool dropping;      /* the daemon does not answer: the agent is to hang up */
+        pthread_mutex_t serving;    /* held by the watcher while it reads and answers; see run_unmerge() */
+        pthread_mutex_t queue_lock; /* guards the producer; held for moments, never inside a run */
+        struct queue_producer producer;
+        int spare_fd; /* given up when a child's context finds no room */
+        struct client_child children[CLIENT_MAX_CHILDREN];
+        unsigned n_children;    /* guarded by `serving`, as are the children */
+        unsigned forget_at;     /* so many children: those that are gone are looked for */
+        uint64_t cpu_before_ns; /* that the watcher had used when the connection was made */
+        bool connected_before;
+        bool lost;     /* the program is to hear that the connection ended, */
+        bool found;    /* and that there is one again */
+        bool spinning; /* faults follow each other closely */
+        uint64_t last_fault_ns;
+        uint64_t first_fault_ns; /* of those that the daemon has not been told */
+        uint64_t faults[(sizeof(struct wire_faults) + WIRE_FAULTS_MAX * sizeof(struct wire_fault)) /
+                        sizeof(uint64_t)];
 
-        pthread_mutex_t lock; /* guards all below, and sending on the socket */
-        pthread_cond_t replied;
+        pthread_mutex_t lock; /* guards all below */
+        pthread_cond_t changed;
         bool connected;
+        bool tried;                   /* the first connection was made, or failed: */
+        int error;                    /* so, */
+        char detail[WIRE_MAX_DETAIL]; /* in words */
+        struct client_errand errand;
         uint64_t next_serial;
         struct client_request requests[CLIENT_MAX_REQUESTS];
         struct wp_region *regions; /* CLIENT_MAX_REGIONS, lazily populated */
         uint32_t n_regions;        /* entries ever used */
-        /*
-         * Hold contexts of forked children, -EBADF where there is none. Not under the lock: the watcher needs
-         * them to answer a fault of a thread that may hold it. Only the agent and, when there is no daemon,
-         * the watcher change them.
-         */
-        _Atomic int child_fds[CLIENT_MAX_CHILDREN];
 };
 
 /* Memory of the library's own: page aligned, zeroed, never from malloc. NULL when there is none. */
 void *client_map(size_t bytes);
 void client_unmap(void *memory, size_t bytes);
 
-/* Makes event_fd readable. */
-void client_ring_bell(struct wp_client *client);
+/* Makes an eventfd readable; silences it again. */
+void client_ring(int event_fd);
+void client_silence(int event_fd);
+
+/* Queues an event for the program, folded if there is no room. */
+void client_tell(struct wp_client *client, const struct queue_event *event);
 
 /* Sets what wp_strerror_detail() says to the calling thread and returns `error`. */
 int client_fail(int error, const char *detail);
 
 /*
  * Sends a request and waits for its reply, which is copied to *ret_reply (may be NULL). Returns the reply's
- * error, or
- * -ENOTCONN / -ETIMEDOUT / -EMFILE (too many calls at once). `message` gets its serial here.
+ * error, or -ENOTCONN / -EMFILE (too many calls at once). `message` gets its serial here.
  */
-int client_call(struct wp_client *client, struct wire_header *message, const int *fds, unsigned n_fds,
-                struct wire_reply *ret_reply) wp_check;
+int client_call(struct wp_client *client, struct wire_header *message, struct wire_reply *ret_reply) wp_check;
+
+/* Lets the agent give back what is merged in [start, start+length), without the daemon. 0, or -ENOMEM. */
+int client_give_back(struct wp_client *client, uintptr_t start, size_t length) wp_check;
 
 /* The calling process is the one that connected, and the client is real; else -EINVAL / -ENOTCONN. */
 int client_check(struct wp_client *client) wp_check;
 
-/* The agent's news: a reply arrived; the connection ended. */
-void client_replied(struct wp_client *client, const struct wire_reply *reply);
-void client_hung_up(struct wp_client *client);
-
 /* The region that contains the address, or NULL. Called with the lock held. */
 struct wp_region *client_region_at(struct wp_client *client, uintptr_t address);
-
-/* Keeps the hold context of a forked child, for the time when the daemon is gone; takes the descriptor. */
-void client_add_child(struct wp_client *client, int fd);
 
 /*
  * Starts a thread of the library: own stack, all signals blocked. *ret_stack is to be freed after the join.
@@ -148,16 +225,51 @@ void client_add_child(struct wp_client *client, int fd);
 int client_start_thread(pthread_t *ret_thread, void **ret_stack, void *(*entry)(void *),
                         void *argument) wp_check;
 
+/* The client is gone for good: a forked child has nothing to close of it. */
+void client_forget(struct wp_client *client);
+void client_close_all(struct wp_client *client);
+
 /* Thread entries; the argument is the client. */
 void *agent_main(void *client);
 void *watcher_main(void *client);
 
-/* Makes the staging area and registers it; before the agent starts. */
-int agent_prepare(struct wp_client *client) wp_check;
-void agent_release(struct wp_client *client);
+/* Takes the context of a grandchild that the daemon has, too. Called by the agent. */
+void watcher_add_child(struct wp_client *client, int fd);
 
-/* The client is gone for good: a forked child has nothing to close of it. */
-void client_forget(struct wp_client *client);
+/* Whether somebody needs hold or lazy to be served: this process, or a child of it that lives. */
+bool watcher_needed(struct wp_client *client);
 
-/* Whether some mapping of this process still belongs to the pool (true when that cannot be told). */
-bool watcher_pool_mapped(struct wp_client *client);
+/*
+ * link.c, called by the agent. link_start() begins the first attempt. link_tick() does what its time has come for and
+ * returns when it wants to be called next. link_receive() takes the message that waits; the agent carries out what
+ * is handed back: a batch in the inbox (true). link_flush() says what did not fit into the socket before, which
+ * link_blocked() tells. link_drop() gives up on a daemon that does not answer.
+ */
+void link_start(struct wp_client *client);
+uint64_t link_tick(struct wp_client *client, uint64_t now_ns);
+bool link_receive(struct wp_client *client);
+bool link_blocked(const struct wp_client *client);
+void link_flush(struct wp_client *client);
+void link_drop(struct wp_client *client);
+
+/* run.c, called by the agent. */
+int run_prepare(struct wp_client *client) wp_check; /* makes the staging area */
+void run_release(struct wp_client *client);
+void run_execute(struct wp_client *client, const struct wire_run *wire, struct wire_run_result *result);
+/* Reads what waits on guard between runs. */
+void run_acknowledge(struct wp_client *client);
+
+/*
+ * Calls `visit` for each mapping of a pool that intersects [start, end), in order of address and cut to that range, until it
+ * returns other than 0, which is the result. -EIO: the mappings cannot be read; what is unknown counts as mapped.
+ */
+typedef int (*maps_visit)(void *context, uintptr_t start, uintptr_t end);
+int pools_walk(struct wp_client *client, uintptr_t start, uintptr_t end, maps_visit visit,
+               void *context) wp_check;
+/* The pool whose descriptor this is may be mapped from now on. */
+int pools_add(struct wp_client *client, int pool_fd) wp_check;
+/* Whether some mapping of this process still belongs to a pool (true when that cannot be told). */
+bool pools_mapped(struct wp_client *client);
+
+/* Whether any mapping in [start, end) has a memory policy of its own (mbind(2)). */
+bool maps_have_policy(uintptr_t start, uintptr_t end);

@@ -4,8 +4,6 @@
 
 #include "libwp/client.h"
 
-#include <sys/socket.h>
-
 wp_export int wp_event_fd(struct wp_client *client)
 {
         int r = client_check(client);
@@ -13,18 +11,15 @@ wp_export int wp_event_fd(struct wp_client *client)
         return r < 0 ? r : client->event_fd;
 }
 
-void client_ring_bell(struct wp_client *client)
+void client_tell(struct wp_client *client, const struct queue_event *event)
 {
-        /* A full socket is readable already. */
-        (void)!send(client->bell_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
+        int written;
 
-static void silence_bell(struct wp_client *client)
-{
-        char bytes[64];
-
-        while (recv(client->event_fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
-                ;
+        pthread_mutex_lock(&client->queue_lock);
+        written = queue_push(&client->producer, event);
+        pthread_mutex_unlock(&client->queue_lock);
+        if (written)
+                client_ring(client->event_fd);
 }
 
 /*
@@ -37,11 +32,11 @@ static int take_event(struct wp_client *client, struct queue_event *ret_event)
 
         if (!queue_empty(client->queue))
                 return taken ? taken : queue_pop(client->queue, ret_event);
-        silence_bell(client);
+        client_silence(client->event_fd);
         if (!taken)
                 taken = queue_pop(client->queue, ret_event);
         if (!queue_empty(client->queue))
-                client_ring_bell(client);
+                client_ring(client->event_fd);
         return taken;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The event queue: a ring in memory shared by the daemon (producer) and one client (consumer). */
+/* The event queue: a ring between the watcher and the program. */
 
 #include "libwp/queue.h"
 
@@ -12,7 +12,7 @@
 _Static_assert(!(QUEUE_ENTRIES & (QUEUE_ENTRIES - 1)), "positions are masked");
 _Static_assert(QUEUE_ENTRIES > QUEUE_FOLDS + 1, "an empty ring takes all that can be folded");
 
-/* Entries that may be written. The consumer's position is whatever the client wrote there. */
+/* Entries that may be written. */
 static uint64_t room(const struct queue_producer *producer)
 {
         uint64_t used = producer->head - atomic_load_explicit(&producer->ring->tail, memory_order_acquire);
@@ -73,6 +73,16 @@ int queue_push(struct queue_producer *producer, const struct queue_event *event)
                 fold_event(producer, event);
                 return written;
         }
+        put(producer, event);
+        publish(producer);
+        return 1;
+}
+
+int queue_push_whole(struct queue_producer *producer, const struct queue_event *event)
+{
+        (void)queue_flush(producer, event->time_ns);
+        if (queue_folded(producer) || !room(producer))
+                return 0;
         put(producer, event);
         publish(producer);
         return 1;

@@ -2,13 +2,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The event queue: a ring in memory shared by the daemon (producer) and one client (consumer), with an
- * eventfd
+ * The event queue: a ring between the watcher (producer) and the threads of the program (consumer, one at a time)
  *
- * The client can write the whole of it, so the producer never reads anything back but the consumer's
- * position, and that only to learn how much room there is; a nonsensical position counts as "full" and harms
- * its owner alone. The producer keeps its own position outside. Nothing blocks and nothing allocates on
- * either side.
+ * Nothing blocks and nothing allocates on either side. The producer reads nothing back but the consumer's position,
+ * to learn how much room there is.
  *
  * When the ring is full, events are folded into page ranges in the producer's private memory; they follow,
  * after an OVERRUN, as soon as there is room for all of them, as WRITE events with WP_EVENT_F_FOLDED whatever
@@ -66,6 +63,9 @@ struct queue_producer {
  * room now. Returns 1 when the ring was written (the consumer wants a wake-up), 0 when the event was folded.
  */
 int queue_push(struct queue_producer *producer, const struct queue_event *event);
+
+/* Queues an event that must not be folded: 1, or 0 when there is no room for it now. */
+int queue_push_whole(struct queue_producer *producer, const struct queue_event *event);
 
 /* Writes out what was folded, if there is room: 1 when it was, 0 when there was nothing or no room. */
 int queue_flush(struct queue_producer *producer, uint64_t time_ns);

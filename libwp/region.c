@@ -5,6 +5,7 @@
 #include "libwp/client.h"
 
 #include <errno.h>
+#include <string.h>
 
 static int region_check(struct wp_region *region)
 {
@@ -33,17 +34,25 @@ static int range_check(struct wp_region *region, size_t offset, size_t length)
         return 0;
 }
 
-/* Asks about a range of a region. */
+/* Asks about a range of a region; -ENOTCONN also while a new daemon does not know the region yet. */
 static int range_call(struct wp_region *region, enum wire_type type, size_t offset, size_t length,
                       struct wire_reply *ret_reply)
 {
-        struct wire_range message = {.region = region->id, .offset = offset, .length = length};
+        struct wire_range message = {.offset = offset, .length = length};
+        struct wp_client *client = region->client;
+        bool joined;
 
+        pthread_mutex_lock(&client->lock);
+        joined = region->joined;
+        message.region = region->id;
+        pthread_mutex_unlock(&client->lock);
+        if (!joined)
+                return client_fail(-ENOTCONN, "the daemon is gone; the memory is intact");
         wire_init(&message, type, sizeof(message), 0);
-        return client_call(region->client, &message.header, NULL, 0, ret_reply);
+        return client_call(client, &message.header, ret_reply);
 }
 
-static struct wp_region *region_take(struct wp_client *client)
+static struct wp_region *region_take(struct wp_client *client, uintptr_t start, size_t length, uint64_t flags)
 {
         struct wp_region *region = NULL;
 
@@ -54,15 +63,22 @@ static struct wp_region *region_take(struct wp_client *client)
         if (!region && client->n_regions < CLIENT_MAX_REGIONS)
                 region = &client->regions[client->n_regions++];
         if (region)
-                *region = (struct wp_region){.client = client};
+                *region = (struct wp_region){
+                        .client = client, .start = start, .length = length, .flags = flags};
         pthread_mutex_unlock(&client->lock);
         return region;
+}
+
+static size_t excluded_bytes(const struct wp_region *region)
+{
+        return BITMAP_WORDS(region->length / PAGE_BYTES) * sizeof(uint64_t);
 }
 
 static void region_drop(struct wp_client *client, struct wp_region *region)
 {
         pthread_mutex_lock(&client->lock);
-        region->client = NULL;
+        client_unmap((void *)region->excluded, excluded_bytes(region));
+        *region = (struct wp_region){.client = NULL};
         pthread_mutex_unlock(&client->lock);
 }
 
@@ -81,23 +97,50 @@ wp_export int wp_register(struct wp_client *client, void *addr, size_t length, u
                 return client_fail(-EINVAL, "address and length must be whole pages, and not empty");
         if ((uintptr_t)addr + length < (uintptr_t)addr)
                 return client_fail(-EINVAL, "the range wraps around the end of the address space");
-        if (flags & ~(WP_MERGE | WP_NOTIFY))
+        if (flags & ~(WP_MERGE | WP_NOTIFY | WP_LAZY))
                 return client_fail(-EINVAL, "unknown flags");
-        region = region_take(client);
+        if ((flags & WP_NOTIFY) && (flags & WP_LAZY))
+                return client_fail(-EINVAL, "WP_NOTIFY and WP_LAZY contradict each other");
+        if (maps_have_policy((uintptr_t)addr, (uintptr_t)addr + length))
+                message.flags |= WIRE_REGISTER_POLICY;
+        region = region_take(client, (uintptr_t)addr, length, flags);
         if (!region)
                 return client_fail(-EDQUOT, "too many regions in this process");
         wire_init(&message, WIRE_REGISTER, sizeof(message), 0);
-        r = client_call(client, &message.header, NULL, 0, &reply);
+        r = client_call(client, &message.header, &reply);
         if (r < 0) {
                 region_drop(client, region);
                 return r;
         }
         pthread_mutex_lock(&client->lock);
         region->id = reply.region;
-        region->start = (uintptr_t)addr;
-        region->length = length;
+        region->kept.flags = reply.stat[0];
+        memcpy(region->kept.name, reply.detail, sizeof(region->kept.name) - 1);
+        region->joined = client->connected;
         pthread_mutex_unlock(&client->lock);
         *ret_region = region;
+        return 0;
+}
+
+/* From now on the agent merges nothing of it; or it may again. */
+static void set_leaving(struct wp_region *region, bool leaving)
+{
+        pthread_mutex_lock(&region->client->lock);
+        region->leaving = leaving;
+        pthread_mutex_unlock(&region->client->lock);
+}
+
+/*
+ * Without a daemon what is merged can be given back all the same. If a new one got to know the region meanwhile it is
+ * to forget it.
+ */
+static int unregister_alone(struct wp_region *region)
+{
+        int r = client_give_back(region->client, region->start, region->length);
+
+        if (r < 0)
+                return client_fail(r, "not enough memory to make the pages private");
+        (void)!range_call(region, WIRE_UNREGISTER, 0, 0, NULL);
         return 0;
 }
 
@@ -107,22 +150,85 @@ wp_export int wp_unregister(struct wp_region *region)
 
         if (r < 0)
                 return r;
+        set_leaving(region, true);
         r = range_call(region, WIRE_UNREGISTER, 0, 0, NULL);
-        /* Without a daemon nobody merges it any more, and the watcher keeps what is merged right. */
         if (r == -ENOTCONN)
-                r = 0;
+                r = unregister_alone(region);
         if (r >= 0)
                 region_drop(region->client, region);
+        else
+                set_leaving(region, false);
         return r;
 }
 
+/* Sets or clears the bits of a range. Called with the lock held; there is a bitmap. */
+static void set_excluded(struct wp_region *region, size_t offset, size_t length, bool exclude)
+{
+        for (size_t page = offset / PAGE_BYTES; page < (offset + length) / PAGE_BYTES; page++) {
+                uint64_t bit = UINT64_C(1) << (page % 64);
+
+                if (exclude)
+                        atomic_fetch_or(&region->excluded[page / 64], bit);
+                else
+                        atomic_fetch_and(&region->excluded[page / 64], ~bit);
+        }
+}
+
+/*
+ * The agent looks at these bits before it touches a page (run.c), whatever the daemon knows. *ret_before: what they were,
+ * to be freed with client_unmap(); NULL: no page was excluded.
+ */
+static int mark_excluded(struct wp_region *region, size_t offset, size_t length, void **ret_before)
+{
+        struct wp_client *client = region->client;
+        size_t bytes = excluded_bytes(region);
+        void *fresh = client_map(bytes);
+
+        if (!fresh)
+                return client_fail(-ENOMEM, "out of memory");
+        pthread_mutex_lock(&client->lock);
+        if (region->excluded) {
+                memcpy(fresh, (void *)region->excluded, bytes);
+                *ret_before = fresh;
+        } else {
+                region->excluded = fresh;
+                *ret_before = NULL;
+        }
+        set_excluded(region, offset, length, true);
+        pthread_mutex_unlock(&client->lock);
+        return 0;
+}
+
+static void restore_excluded(struct wp_region *region, size_t offset, size_t length, const void *before)
+{
+        const uint64_t *words = before;
+
+        pthread_mutex_lock(&region->client->lock);
+        for (size_t at = offset; at < offset + length; at += PAGE_BYTES)
+                if (!words || !bitmap_get(words, at / PAGE_BYTES))
+                        set_excluded(region, at, PAGE_BYTES, false);
+        pthread_mutex_unlock(&region->client->lock);
+}
+
+/* What the daemon hears later, when there is one again (link.c), holds already. */
 wp_export int wp_exclude(struct wp_region *region, size_t offset, size_t length)
 {
+        void *before = NULL;
         int r = region_check(region);
 
         if (r >= 0)
                 r = range_check(region, offset, length);
-        return r < 0 ? r : range_call(region, WIRE_EXCLUDE, offset, length, NULL);
+        if (r >= 0)
+                r = mark_excluded(region, offset, length, &before);
+        if (r < 0)
+                return r;
+        r = range_call(region, WIRE_EXCLUDE, offset, length, NULL);
+        if (r == -ENOTCONN)
+                r = client_give_back(region->client, region->start + offset, length);
+        if (r < 0)
+                restore_excluded(region, offset, length, before);
+        client_unmap(before, excluded_bytes(region));
+        return r;
 }
 
 wp_export int wp_include(struct wp_region *region, size_t offset, size_t length)
@@ -131,7 +237,15 @@ wp_export int wp_include(struct wp_region *region, size_t offset, size_t length)
 
         if (r >= 0)
                 r = range_check(region, offset, length);
-        return r < 0 ? r : range_call(region, WIRE_INCLUDE, offset, length, NULL);
+        if (r >= 0)
+                r = range_call(region, WIRE_INCLUDE, offset, length, NULL);
+        if (r < 0 && r != -ENOTCONN)
+                return r;
+        pthread_mutex_lock(&region->client->lock);
+        if (region->excluded)
+                set_excluded(region, offset, length, false);
+        pthread_mutex_unlock(&region->client->lock);
+        return 0;
 }
 
 wp_export int wp_region_stat(struct wp_region *region, struct wp_region_stat *ret_stat)

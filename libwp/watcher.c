@@ -1,24 +1,29 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The watcher: serves the hold contexts when there is no daemon to do it
+ * The watcher: serves the faults of merged memory, in the process whose memory it is
  *
- * It sleeps until the daemon's end of the socket closes - whatever the reason - and then wakes everybody who
- * waits in this address space: a fault that the daemon had read but not answered would otherwise sleep for
- * ever (trap T2). Woken threads look again and, if need be, fault again; from then on the watcher answers. It
- * serves this process and the forked children whose contexts it was given.
+ * A writer to memory under hold is let go at once, before anybody else hears of it; then the program's event is
+ * queued, and the daemon is told, when there are many or a moment has passed: it only wants to know. A page that
+ * was discarded becomes zeros. Neither needs the daemon, so that it may be stopped, killed or replaced at any
+ * moment without anybody noticing; and a client that does not run delays nobody but itself.
  *
- * It must not be the agent: that blocks in mremap() until somebody reads hold.
+ * Forked children have contexts of their own, which come with the event of the fork. They are served here too, and
+ * the daemon gets a duplicate of each: it serves them when this process cannot, because it is stopped or gone.
+ * Serving is stateless (kernel/hold.h), so that both may do it. What a daemon had read and not answered when it was
+ * killed is made up for by waking everybody (trap T2).
+ *
+ * The watcher must not be the agent: that blocks in mremap() until somebody reads hold.
  */
 
 #include "libwp/client.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "kernel/hold.h"
@@ -28,167 +33,422 @@
 
 #define BATCH_MESSAGES 16
 
-/* How often a lingering watcher looks whether the last mapping of the pool is gone. */
+/* How long the daemon may go without news, and folded events without another attempt. */
+#define FLUSH_MILLISECS 5
+
+/* How often a lingering watcher looks whether the last mapping of a pool is gone. */
 #define LINGER_MILLISECS 5000
+
+/* How soon children that the daemon could not be told of are tried again. */
+#define TELL_MILLISECS 1
+
+/* Bytes in the socket that the daemon has not read, as the kernel counts them. */
+#define MAX_UNREAD (64 << 10)
+
+/* With no more children than this, those that are gone do no harm. */
+#define FEW_CHILDREN 8U
+
+/* See serve_context(). */
+#define MAX_READS   64
+#define SPIN_NS     (20 * NSEC_PER_USEC)
+#define SPIN_GAP_NS (80 * NSEC_PER_USEC)
 
 /* The lowest and highest addresses that UFFDIO_WAKE takes; vm.mmap_min_addr is at most this in practice. */
 #define LOWEST_ADDRESS  ((uint64_t)1 << 16)
 #define HIGHEST_ADDRESS (((uint64_t)1 << 47) - PAGE_BYTES)
 
-bool watcher_pool_mapped(struct wp_client *client)
+/* ------------------------------------------------------------------ telling */
+
+static struct wire_faults *faults_of(struct wp_client *client)
 {
-        char needle[64], text[4096 + sizeof(needle)];
-        size_t kept = 0;
-        _cleanup_fd_ int fd = -EBADF;
-        struct stat st;
-        ssize_t n;
-
-        if (fstat(client->pool_fd, &st) < 0)
-                return true;
-        /* "MAJOR:MINOR INODE " as proc_pid_maps(5) prints it; by hand, since stdio may allocate. */
-        snprintf(needle, sizeof(needle), " %02x:%02x %lu ", major(st.st_dev), minor(st.st_dev),
-                 (unsigned long)st.st_ino);
-        fd = (int)error_from(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
-        if (fd < 0)
-                return true;
-        while ((n = read(fd, text + kept, 4096)) > 0) {
-                size_t length = kept + (size_t)n;
-
-                if (memmem(text, length, needle, strlen(needle)))
-                        return true;
-                kept = MIN(length, strlen(needle));
-                memmove(text, text + length - kept, kept);
-        }
-        return n < 0;
+        return (struct wire_faults *)client->faults;
 }
 
-/* Tells the program what the daemon can no longer report. */
-static void report(struct wp_client *client, const struct queue_event *event)
+/* News of faults leave room for what matters: contexts of children, results, and what the program asks. */
+static bool has_room(const struct wp_client *client)
 {
-        if (!atomic_load(&client->lingering) && queue_push(&client->own_producer, event))
-                client_ring_bell(client);
+        int unread = 0;
+
+        return ioctl(client->socket_fd, SIOCOUTQ, &unread) < 0 || unread < MAX_UNREAD;
 }
 
-static void report_write(struct wp_client *client, const struct uffd_msg *message)
+/* What does not fit into the socket is lost: the next scan finds out the same. */
+static void flush_faults(struct wp_client *client)
 {
-        report(client, &(struct queue_event){
-                               .type = WP_EVENT_WRITE,
-                               .address = message->arg.pagefault.address,
-                               .length = PAGE_BYTES - (message->arg.pagefault.address & (PAGE_BYTES - 1)),
-                               .time_ns = clock_now(),
-                               .tid = (int32_t)message->arg.pagefault.feat.ptid,
-                       });
+        struct wire_faults *faults = faults_of(client);
+
+        if (!faults->n_faults)
+                return;
+        wire_init(faults, WIRE_FAULTS, sizeof(*faults) + faults->n_faults * sizeof(faults->faults[0]), 0);
+        faults->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - client->cpu_before_ns;
+        if (atomic_load(&client->up) && has_room(client))
+                (void)!wire_send(client->socket_fd, faults, NULL, 0, false);
+        faults->n_faults = 0;
 }
 
-static int answer_fault(struct wp_client *client, int hold_fd, const struct uffd_msg *message)
+static void tell_daemon(struct wp_client *client, uint64_t address, enum wire_fault_kind kind,
+                        uint64_t began_ns)
 {
-        uint64_t address = message->arg.pagefault.address;
-        uint64_t flags = message->arg.pagefault.flags;
-        int r;
+        struct wire_faults *faults = faults_of(client);
 
-        if (flags & UFFD_PAGEFAULT_FLAG_MINOR)
-                return hold_answer_minor(hold_fd, address);
-        r = hold_answer_write(hold_fd, address);
-        if (r >= 0 && hold_fd == client->context_fds[CONTEXT_HOLD])
-                report_write(client, message);
-        return r;
+        if (!faults->n_faults)
+                client->first_fault_ns = began_ns;
+        faults->faults[faults->n_faults++] = (struct wire_fault){
+                .address = address,
+                .kind = kind,
+                .latency_ns = (uint32_t)MIN(clock_now() - began_ns, (uint64_t)UINT32_MAX),
+        };
+        if (faults->n_faults == WIRE_FAULTS_MAX ||
+            began_ns - client->first_fault_ns > FLUSH_MILLISECS * NSEC_PER_MSEC)
+                flush_faults(client);
+}
+
+static void tell_program(struct wp_client *client, const struct queue_event *event)
+{
+        if (!atomic_load(&client->lingering))
+                client_tell(client, event);
+}
+
+static void tell_write(struct wp_client *client, const struct uffd_msg *message)
+{
+        tell_program(client,
+                     &(struct queue_event){
+                             .type = WP_EVENT_WRITE,
+                             .address = message->arg.pagefault.address,
+                             .length = PAGE_BYTES - (message->arg.pagefault.address & (PAGE_BYTES - 1)),
+                             .time_ns = clock_now(),
+                             .tid = (int32_t)message->arg.pagefault.feat.ptid,
+                     });
+}
+
+/* ------------------------------------------------------------------ children */
+
+static bool is_own(const struct wp_client *client, int hold_fd)
+{
+        return hold_fd == client->context_fds[CONTEXT_HOLD] || hold_fd == client->context_fds[CONTEXT_LAZY];
+}
+
+/* True when the daemon has it now. */
+static bool tell_child(struct wp_client *client, int fd, uint32_t flags)
+{
+        struct wire_child child = {.flags = flags};
+
+        wire_init(&child, WIRE_CHILD, sizeof(child), 0);
+        return atomic_load(&client->up) && wire_send(client->socket_fd, &child, &fd, 1, false) >= 0;
 }
 
 /*
- * Reads and answers all that waits on one context. A fault that cannot be answered because an event must be
- * read first stays where it is: waking it makes it come back behind the event.
+ * Closes the contexts of children that are gone, or execute another program. Only where no list of descriptors is in
+ * use: their numbers may be the program's a moment later.
+ */
+static void forget_dead(struct wp_client *client)
+{
+        pthread_mutex_lock(&client->serving);
+        for (unsigned i = client->n_children; i-- > 0;)
+                if (!uffd_alive(client->children[i].fd)) {
+                        fd_close(client->children[i].fd);
+                        client->children[i] = client->children[--client->n_children];
+                }
+        client->forget_at = MAX(2 * client->n_children, FEW_CHILDREN);
+        pthread_mutex_unlock(&client->serving);
+}
+
+/* Takes the context of a new child. One for which there is no room is the daemon's alone. */
+static void add_child(struct wp_client *client, int fd)
+{
+        if (client->n_children == CLIENT_MAX_CHILDREN || client->spare_fd < 0) {
+                (void)tell_child(client, fd, WIRE_CHILD_SOLE);
+                fd_close(fd);
+                return;
+        }
+        client->children[client->n_children++] =
+                (struct client_child){.fd = fd, .told = tell_child(client, fd, 0)};
+}
+
+void watcher_add_child(struct wp_client *client, int fd)
+{
+        pthread_mutex_lock(&client->serving);
+        if (client->n_children < CLIENT_MAX_CHILDREN)
+                client->children[client->n_children++] = (struct client_child){.fd = fd, .told = true};
+        else
+                fd_close(fd);
+        pthread_mutex_unlock(&client->serving);
+        client_ring(client->watcher_fd);
+}
+
+static bool tell_children(struct wp_client *client)
+{
+        bool all = true;
+
+        pthread_mutex_lock(&client->serving);
+        for (unsigned i = 0; i < client->n_children; i++) {
+                struct client_child *child = &client->children[i];
+
+                if (!child->told)
+                        child->told = tell_child(client, child->fd, 0);
+                all &= child->told;
+        }
+        pthread_mutex_unlock(&client->serving);
+        return all || !atomic_load(&client->up);
+}
+
+/* ------------------------------------------------------------------ serving */
+
+/*
+ * Reading the event of a fork installs a descriptor. When the process can have no more, one that was kept for this
+ * is given up, or else the fork would never return; the daemon serves that child.
+ */
+static int read_messages(struct wp_client *client, int fd, struct uffd_msg *messages)
+{
+        int n = uffd_read(fd, messages, BATCH_MESSAGES);
+
+        if (n >= 0 || client->spare_fd < 0)
+                return n;
+        client->spare_fd = fd_close(client->spare_fd);
+        return uffd_read(fd, messages, BATCH_MESSAGES);
+}
+
+static void keep_spare(struct wp_client *client)
+{
+        if (client->spare_fd < 0)
+                client->spare_fd = (int)error_from(fcntl(client->watcher_fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/*
+ * A fault that cannot be answered because an event must be read first stays where it is: waking it makes it come
+ * back behind the event.
+ */
+static void serve_fault(struct wp_client *client, int hold_fd, const struct uffd_msg *message,
+                        uint64_t began_ns)
+{
+        uint64_t address = message->arg.pagefault.address;
+        bool minor = !(message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP), own = is_own(client, hold_fd);
+        int r = minor ? hold_answer_minor(hold_fd, address) : hold_answer_write(hold_fd, address);
+
+        if (r < 0) {
+                (void)!uffd_wake(hold_fd, page_down(address), PAGE_BYTES);
+                return;
+        }
+        if (!minor)
+                tell_daemon(client, address, own ? WIRE_FAULT_WRITE : WIRE_FAULT_CHILD, began_ns);
+        else if (own && r > 0)
+                tell_daemon(client, address, WIRE_FAULT_DISCARD, began_ns);
+        if (!minor && own)
+                tell_write(client, message);
+}
+
+static void serve_messages(struct wp_client *client, int hold_fd, const struct uffd_msg *messages, int n)
+{
+        uint64_t began_ns = clock_now();
+
+        /* Events first: faults can be answered only when they have been read. */
+        for (int i = 0; i < n; i++)
+                if (messages[i].event == UFFD_EVENT_FORK)
+                        add_child(client, (int)messages[i].arg.fork.ufd);
+        for (int i = 0; i < n; i++)
+                if (messages[i].event == UFFD_EVENT_PAGEFAULT)
+                        serve_fault(client, hold_fd, &messages[i], began_ns);
+}
+
+/*
+ * Serves all that waits on one context. Waking a thread that sleeps on another CPU takes longer than everything
+ * else that is done for a fault; so while faults come thick and fast this looks for the next one for a moment
+ * before it sleeps. The moment is short, and a gap longer than it ends the habit: quiet memory costs nothing.
  */
 static void serve_context(struct wp_client *client, int hold_fd)
 {
         struct uffd_msg messages[BATCH_MESSAGES];
+        unsigned n_reads = 0;
+        uint64_t last_ns = 0;
         int n;
 
-        while ((n = uffd_read(hold_fd, messages, BATCH_MESSAGES)) > 0)
-                for (int i = 0; i < n; i++) {
-                        const struct uffd_msg *message = &messages[i];
+        do {
+                uint64_t now_ns;
 
-                        if (message->event == UFFD_EVENT_FORK)
-                                client_add_child(client, (int)message->arg.fork.ufd);
-                        else if (message->event == UFFD_EVENT_PAGEFAULT &&
-                                 answer_fault(client, hold_fd, message) < 0)
-                                (void)!uffd_wake(hold_fd, page_down(message->arg.pagefault.address),
-                                                 PAGE_BYTES);
+                pthread_mutex_lock(&client->serving);
+                n = read_messages(client, hold_fd, messages);
+                now_ns = clock_now();
+                if (n > 0)
+                        serve_messages(client, hold_fd, messages, n);
+                pthread_mutex_unlock(&client->serving);
+                if (n > 0) {
+                        client->spinning = now_ns - client->last_fault_ns < SPIN_GAP_NS;
+                        client->last_fault_ns = last_ns = clock_now();
+                } else {
+                        __builtin_ia32_pause();
                 }
+        } while ((n > 0 && ++n_reads < MAX_READS) ||
+                 (n == 0 && client->spinning && clock_now() - last_ns < SPIN_NS));
 }
 
-/* Fills `polled` with what is to be served; returns how many. */
-static unsigned list_contexts(struct wp_client *client, struct pollfd *polled)
-{
-        unsigned n = 0;
+/* ------------------------------------------------------------------ the thread */
 
-        polled[n++] = (struct pollfd){.fd = client->watcher_stop_fd, .events = POLLIN};
-        polled[n++] = (struct pollfd){.fd = client->context_fds[CONTEXT_HOLD], .events = POLLIN};
-        for (unsigned i = 0; i < CLIENT_MAX_CHILDREN; i++)
-                if (client->child_fds[i] >= 0)
-                        polled[n++] = (struct pollfd){.fd = client->child_fds[i], .events = POLLIN};
-        return n;
+struct watched {
+        unsigned n;
+        struct pollfd polled[3 + CLIENT_MAX_CHILDREN];
+};
+
+static void watch(struct watched *watched, int fd)
+{
+        watched->polled[watched->n++] = (struct pollfd){.fd = fd, .events = POLLIN};
 }
 
-static void take_over(struct wp_client *client)
+static void list_contexts(struct wp_client *client, struct watched *watched)
 {
-        (void)!uffd_wake(client->context_fds[CONTEXT_HOLD], LOWEST_ADDRESS, HIGHEST_ADDRESS - LOWEST_ADDRESS);
-        for (unsigned i = 0; i < CLIENT_MAX_CHILDREN; i++)
-                if (client->child_fds[i] >= 0)
-                        (void)!uffd_wake(client->child_fds[i], LOWEST_ADDRESS,
-                                         HIGHEST_ADDRESS - LOWEST_ADDRESS);
-        client->own_producer =
-                (struct queue_producer){.ring = client->queue, .head = atomic_load(&client->queue->head)};
-        report(client, &(struct queue_event){.type = WP_EVENT_DISCONNECTED, .time_ns = clock_now()});
+        watched->n = 0;
+        watch(watched, client->watcher_fd);
+        watch(watched, client->context_fds[CONTEXT_HOLD]);
+        watch(watched, client->context_fds[CONTEXT_LAZY]);
+        pthread_mutex_lock(&client->serving);
+        for (unsigned i = 0; i < client->n_children; i++)
+                watch(watched, client->children[i].fd);
+        pthread_mutex_unlock(&client->serving);
 }
 
-static void serve(struct wp_client *client)
+static bool has_children(struct wp_client *client)
 {
-        struct pollfd polled[2 + CLIENT_MAX_CHILDREN];
+        bool any = false;
 
-        for (;;) {
-                bool lingering = atomic_load(&client->lingering);
-                unsigned n = list_contexts(client, polled);
+        pthread_mutex_lock(&client->serving);
+        for (unsigned i = 0; i < client->n_children && !any; i++)
+                any = uffd_alive(client->children[i].fd);
+        pthread_mutex_unlock(&client->serving);
+        return any;
+}
 
-                if (poll(polled, n, LINGER_MILLISECS) == 0 && lingering && !watcher_pool_mapped(client))
-                        return;
-                if (polled[0].revents)
-                        return;
-                for (unsigned i = 1; i < n; i++)
-                        if (polled[i].revents & POLLIN)
-                                serve_context(client, polled[i].fd);
-                        else if (polled[i].revents & (POLLERR | POLLHUP | POLLNVAL))
-                                (void)!poll(NULL, 0, 1); /* a child that is going away */
+/* Whether somebody needs hold or lazy to be served: this process, or a child of it that lives. */
+bool watcher_needed(struct wp_client *client)
+{
+        return pools_mapped(client) || has_children(client);
+}
+
+/* What the daemon had read when it was killed, and not answered, is read again. */
+static void wake_children(struct wp_client *client)
+{
+        pthread_mutex_lock(&client->serving);
+        for (unsigned i = 0; i < client->n_children; i++)
+                (void)!uffd_wake(client->children[i].fd, LOWEST_ADDRESS, HIGHEST_ADDRESS - LOWEST_ADDRESS);
+        pthread_mutex_unlock(&client->serving);
+}
+
+/* Says that the connection ended, or is there again, when there is room for it: such news are not folded. */
+static bool tell_notice(struct wp_client *client, enum wp_event_type type)
+{
+        struct queue_event event = {.type = type, .time_ns = clock_now()};
+        int written;
+
+        pthread_mutex_lock(&client->queue_lock);
+        written = queue_push_whole(&client->producer, &event);
+        pthread_mutex_unlock(&client->queue_lock);
+        if (written)
+                client_ring(client->event_fd);
+        return written;
+}
+
+static void tell_notices(struct wp_client *client)
+{
+        if (atomic_load(&client->lingering))
+                client->lost = client->found = false;
+        if (client->lost && tell_notice(client, WP_EVENT_DISCONNECTED))
+                client->lost = false;
+        if (!client->lost && client->found && tell_notice(client, WP_EVENT_RECONNECTED))
+                client->found = false;
+}
+
+/* A new daemon knows no child. */
+static void forget_told(struct wp_client *client)
+{
+        pthread_mutex_lock(&client->serving);
+        for (unsigned i = 0; i < client->n_children; i++)
+                client->children[i].told = false;
+        pthread_mutex_unlock(&client->serving);
+}
+
+/* News of the connection, from the agent. */
+static void take_news(struct wp_client *client)
+{
+        if (atomic_exchange(&client->hung_up, false)) {
+                wake_children(client);
+                client->lost = true;
+                client->found = false;
         }
+        if (atomic_exchange(&client->came_up, false)) {
+                forget_told(client);
+                client->cpu_before_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+                client->found = client->connected_before;
+                client->connected_before = true;
+        }
+        tell_notices(client);
 }
 
-/* Sleeps until the daemon is gone: true; false when the program disconnects. */
-static bool daemon_gone(struct wp_client *client)
+static bool folded(struct wp_client *client)
 {
-        struct pollfd polled[] = {
-                {.fd = client->watcher_stop_fd, .events = POLLIN},
-                {.fd = client->socket_fd, .events = POLLRDHUP},
-        };
+        bool any;
+
+        pthread_mutex_lock(&client->queue_lock);
+        any = queue_folded(&client->producer);
+        pthread_mutex_unlock(&client->queue_lock);
+        return any;
+}
+
+/* How long there is nothing to do: milliseconds, or -1. */
+static int patience(struct wp_client *client, bool all_told)
+{
+        if (faults_of(client)->n_faults || folded(client) || client->lost || client->found)
+                return FLUSH_MILLISECS;
+        if (!all_told)
+                return TELL_MILLISECS;
+        return atomic_load(&client->lingering) ? LINGER_MILLISECS : -1;
+}
+
+static void flush_folded(struct wp_client *client)
+{
+        int written;
+
+        pthread_mutex_lock(&client->queue_lock);
+        written = queue_flush(&client->producer, clock_now());
+        pthread_mutex_unlock(&client->queue_lock);
+        if (written)
+                client_ring(client->event_fd);
+}
+
+static void watch_memory(struct wp_client *client)
+{
+        struct watched watched;
+        bool all_told = true;
 
         for (;;) {
-                (void)!poll(polled, ARRAY_SIZE(polled), -1);
-                if (polled[1].revents)
-                        return true;
-                if (polled[0].revents)
-                        return false;
+                int n_ready;
+
+                if (client->n_children >= client->forget_at)
+                        forget_dead(client);
+                list_contexts(client, &watched);
+                n_ready = poll(watched.polled, watched.n, patience(client, all_told));
+                if (atomic_load(&client->stopping) && !atomic_load(&client->lingering))
+                        return;
+                if (n_ready == 0 && atomic_load(&client->lingering) && !watcher_needed(client))
+                        return;
+                if (watched.polled[0].revents) {
+                        client_silence(client->watcher_fd);
+                        take_news(client);
+                }
+                for (unsigned i = 1; i < watched.n; i++)
+                        if (watched.polled[i].revents & POLLIN)
+                                serve_context(client, watched.polled[i].fd);
+                if (n_ready == 0) {
+                        flush_faults(client);
+                        flush_folded(client);
+                        tell_notices(client);
+                }
+                all_told = tell_children(client);
+                keep_spare(client);
         }
 }
 
 static void release_rest(struct wp_client *client)
 {
         client_forget(client);
-        for (unsigned i = 0; i < CLIENT_MAX_CHILDREN; i++)
-                fd_close(client->child_fds[i]);
-        fd_close(client->context_fds[CONTEXT_HOLD]);
-        fd_close(client->socket_fd);
-        fd_close(client->pool_fd);
-        fd_close(client->bell_fd);
-        fd_close(client->agent_stop_fd);
-        fd_close(client->watcher_stop_fd);
+        client_close_all(client);
         client_unmap(client->queue, QUEUE_BYTES);
         client_unmap(client, sizeof(*client));
 }
@@ -197,10 +457,8 @@ void *watcher_main(void *argument)
 {
         struct wp_client *client = argument;
 
-        if (!daemon_gone(client))
-                return NULL;
-        take_over(client);
-        serve(client);
+        keep_spare(client);
+        watch_memory(client);
         if (atomic_load(&client->lingering))
                 release_rest(client);
         return NULL;

@@ -21,24 +21,29 @@
 struct wire_spec {
         size_t size; /* of the fixed part; 0 for no such type */
         size_t item; /* of one element of the array behind it, 0 when there is none */
+        uint32_t max_items;
         unsigned n_fds;
         enum wire_side sender;
         const char *(*check)(const void *message); /* what is wrong with the body, or NULL */
 };
 
-/* Both messages with an array have its length in the same place. */
+/* All messages with an array have its length in the same place. */
 _Static_assert(offsetof(struct wire_batch, n_runs) == offsetof(struct wire_result, n_runs), "one reader");
+_Static_assert(offsetof(struct wire_batch, n_runs) == offsetof(struct wire_faults, n_faults), "one reader");
+_Static_assert(offsetof(struct wire_batch, n_runs) == offsetof(struct wire_written, n_ranges), "one reader");
+_Static_assert(sizeof(struct wire_faults) + WIRE_FAULTS_MAX * sizeof(struct wire_fault) <= WIRE_MAX_MESSAGE,
+               "");
 _Static_assert(sizeof(struct wire_batch) + WIRE_BATCH_RUNS * sizeof(struct wire_run) <= WIRE_MAX_MESSAGE, "");
 _Static_assert(sizeof(struct wire_result) + WIRE_BATCH_RUNS * sizeof(struct wire_run_result) <=
                        WIRE_MAX_MESSAGE,
                "");
 
-static uint32_t n_runs_of(const void *message)
+static uint32_t n_items_of(const void *message)
 {
-        uint32_t n_runs;
+        uint32_t n_items;
 
-        memcpy(&n_runs, (const char *)message + offsetof(struct wire_batch, n_runs), sizeof(n_runs));
-        return n_runs;
+        memcpy(&n_items, (const char *)message + offsetof(struct wire_batch, n_runs), sizeof(n_items));
+        return n_items;
 }
 
 static bool error_valid(int32_t error)
@@ -52,6 +57,34 @@ static const char *check_hello(const void *message)
 
         memcpy(&hello, message, sizeof(hello));
         return hello.reserved ? "a reserved field is not zero" : NULL;
+}
+
+static const char *check_welcome(const void *message)
+{
+        struct wire_welcome welcome;
+
+        memcpy(&welcome, message, sizeof(welcome));
+        return welcome.reserved ? "a reserved field is not zero" : NULL;
+}
+
+static const char *check_contexts(const void *message)
+{
+        struct wire_contexts contexts;
+
+        memcpy(&contexts, message, sizeof(contexts));
+        if (contexts.flags & ~WIRE_CONTEXTS_RESUMED)
+                return "an unknown flag";
+        return contexts.reserved ? "a reserved field is not zero" : NULL;
+}
+
+static const char *check_child(const void *message)
+{
+        struct wire_child child;
+
+        memcpy(&child, message, sizeof(child));
+        if (child.flags & ~WIRE_CHILD_SOLE)
+                return "an unknown flag";
+        return child.reserved ? "a reserved field is not zero" : NULL;
 }
 
 static const char *check_range(const void *message)
@@ -141,36 +174,74 @@ static const char *check_result(const void *message)
         return head.reserved ? "a reserved field is not zero" : reason;
 }
 
+static const char *check_written(const void *message)
+{
+        const char *ranges = (const char *)message + sizeof(struct wire_written);
+        struct wire_written head;
+        struct wire_written_range range;
+
+        memcpy(&head, message, sizeof(head));
+        for (uint32_t i = 0; i < head.n_ranges; i++) {
+                memcpy(&range, ranges + i * sizeof(range), sizeof(range));
+                if (!range.length || !page_aligned(range.address) || !page_aligned(range.length))
+                        return "a range that is empty or not page aligned";
+                if (range.address > UINT64_MAX - range.length)
+                        return "a range that wraps around";
+        }
+        return head.reserved ? "a reserved field is not zero" : NULL;
+}
+
+static const char *check_faults(const void *message)
+{
+        const char *faults = (const char *)message + sizeof(struct wire_faults);
+        struct wire_faults head;
+        struct wire_fault fault;
+
+        memcpy(&head, message, sizeof(head));
+        for (uint32_t i = 0; i < head.n_faults; i++) {
+                memcpy(&fault, faults + i * sizeof(fault), sizeof(fault));
+                if (fault.kind < WIRE_FAULT_WRITE || fault.kind >= WIRE_FAULT_N_KINDS)
+                        return "an unknown kind of fault";
+        }
+        return head.reserved ? "a reserved field is not zero" : NULL;
+}
+
 static const struct wire_spec specs[WIRE_N_TYPES] = {
-        [WIRE_HELLO] = {sizeof(struct wire_hello), 0, 2, WIRE_FROM_CLIENT, check_hello},
-        [WIRE_WELCOME] = {sizeof(struct wire_welcome), 0, 5, WIRE_FROM_DAEMON, NULL},
-        [WIRE_CONTEXTS] = {sizeof(struct wire_contexts), 0, 4, WIRE_FROM_CLIENT, NULL},
-        [WIRE_REGISTER] = {sizeof(struct wire_register), 0, 0, WIRE_FROM_CLIENT, NULL},
-        [WIRE_UNREGISTER] = {sizeof(struct wire_range), 0, 0, WIRE_FROM_CLIENT, check_region},
-        [WIRE_EXCLUDE] = {sizeof(struct wire_range), 0, 0, WIRE_FROM_CLIENT, check_range},
-        [WIRE_INCLUDE] = {sizeof(struct wire_range), 0, 0, WIRE_FROM_CLIENT, check_range},
-        [WIRE_STAT] = {sizeof(struct wire_range), 0, 0, WIRE_FROM_CLIENT, check_region},
-        [WIRE_REPLY] = {sizeof(struct wire_reply), 0, 0, WIRE_FROM_DAEMON, check_reply},
-        [WIRE_BATCH] = {sizeof(struct wire_batch), sizeof(struct wire_run), 0, WIRE_FROM_DAEMON, check_batch},
-        [WIRE_RESULT] = {sizeof(struct wire_result), sizeof(struct wire_run_result), 0, WIRE_FROM_CLIENT,
-                         check_result},
-        [WIRE_CHILD] = {sizeof(struct wire_child), 0, 1, WIRE_FROM_DAEMON, NULL},
-        [WIRE_BYE] = {sizeof(struct wire_bye), 0, 0, WIRE_FROM_CLIENT, NULL},
+        [WIRE_HELLO] = {sizeof(struct wire_hello), 0, 0, 2, WIRE_FROM_CLIENT, check_hello},
+        [WIRE_WELCOME] = {sizeof(struct wire_welcome), 0, 0, 2, WIRE_FROM_DAEMON, check_welcome},
+        [WIRE_CONTEXTS] = {sizeof(struct wire_contexts), 0, 0, 5, WIRE_FROM_CLIENT, check_contexts},
+        [WIRE_REGISTER] = {sizeof(struct wire_register), 0, 0, 0, WIRE_FROM_CLIENT, NULL},
+        [WIRE_UNREGISTER] = {sizeof(struct wire_range), 0, 0, 0, WIRE_FROM_CLIENT, check_region},
+        [WIRE_EXCLUDE] = {sizeof(struct wire_range), 0, 0, 0, WIRE_FROM_CLIENT, check_range},
+        [WIRE_INCLUDE] = {sizeof(struct wire_range), 0, 0, 0, WIRE_FROM_CLIENT, check_range},
+        [WIRE_STAT] = {sizeof(struct wire_range), 0, 0, 0, WIRE_FROM_CLIENT, check_region},
+        [WIRE_REPLY] = {sizeof(struct wire_reply), 0, 0, 0, WIRE_FROM_DAEMON, check_reply},
+        [WIRE_BATCH] = {sizeof(struct wire_batch), sizeof(struct wire_run), WIRE_BATCH_RUNS, 0,
+                        WIRE_FROM_DAEMON, check_batch},
+        [WIRE_RESULT] = {sizeof(struct wire_result), sizeof(struct wire_run_result), WIRE_BATCH_RUNS, 0,
+                         WIRE_FROM_CLIENT, check_result},
+        [WIRE_WRITTEN] = {sizeof(struct wire_written), sizeof(struct wire_written_range), WIRE_RANGES_MAX, 0,
+                          WIRE_FROM_DAEMON, check_written},
+        [WIRE_FAULTS] = {sizeof(struct wire_faults), sizeof(struct wire_fault), WIRE_FAULTS_MAX, 0,
+                         WIRE_FROM_CLIENT, check_faults},
+        [WIRE_CHILD] = {sizeof(struct wire_child), 0, 0, 1, WIRE_FROM_CLIENT, check_child},
+        [WIRE_GRANDCHILD] = {sizeof(struct wire_grandchild), 0, 0, 1, WIRE_FROM_DAEMON, NULL},
+        [WIRE_BYE] = {sizeof(struct wire_bye), 0, 0, 0, WIRE_FROM_CLIENT, NULL},
 };
 
 /* Whether the message has exactly the size that its type, and its count if there is one, ask for. */
 static const char *check_size(const struct wire_spec *spec, const void *message, size_t length)
 {
-        uint32_t n_runs;
+        uint32_t n_items;
 
         if (length < spec->size)
                 return "a message shorter than its type";
         if (!spec->item)
                 return length == spec->size ? NULL : "a message longer than its type";
-        n_runs = n_runs_of(message);
-        if (n_runs < 1 || n_runs > WIRE_BATCH_RUNS)
+        n_items = n_items_of(message);
+        if (n_items < 1 || n_items > spec->max_items)
                 return "a count out of bounds";
-        return length == spec->size + n_runs * spec->item ? NULL : "a count that is not the list's length";
+        return length == spec->size + n_items * spec->item ? NULL : "a count that is not the list's length";
 }
 
 static const char *check_message(const void *message, size_t length, unsigned n_fds, enum wire_side sender)

@@ -10,14 +10,16 @@
  *
  *   client                                        daemon
  *   HELLO     + pagemap, mem                  ->
- *                                             <-  WELCOME  + /dev/userfaultfd, pool, queue, bell (both ends)
- *   CONTEXTS  + track, guard, stage, hold     ->
+ *                                             <-  WELCOME  + /dev/userfaultfd, pool
+ *   CONTEXTS  + track, guard, stage, hold, lazy ->
  *                                             <-  REPLY
  *   REGISTER, UNREGISTER, EXCLUDE, INCLUDE, STAT ->
  *                                             <-  REPLY
  *                                             <-  BATCH    runs to merge, zero or give back
  *   RESULT                                    ->
- *                                             <-  CHILD    + hold context of a forked child
+ *                                             <-  WRITTEN  pages of lazy regions that a scan found written
+ *   FAULTS, CHILD + its context               ->           what the watcher saw; no reply
+ *                                             <-  GRANDCHILD + its context   of which we heard first
  *   BYE                                       ->           no reply: the client hangs up
  *
  * Both ends treat what they receive as untrusted: wire_check() bounds sizes and counts, and everything else
@@ -31,7 +33,7 @@
 #include "util/bits.h"
 #include "util/error.h"
 
-#define WIRE_VERSION     1
+#define WIRE_VERSION     2
 #define WIRE_MAX_MESSAGE 65536
 #define WIRE_MAX_FDS     5
 #define WIRE_MAX_DETAIL  192
@@ -39,6 +41,10 @@
 /* A run is carried out as one unit, so its length bounds how long a writer may wait for a merge. */
 #define WIRE_RUN_PAGES  512
 #define WIRE_BATCH_RUNS 128
+
+/* Faults in one message, and ranges in one. */
+#define WIRE_FAULTS_MAX 256
+#define WIRE_RANGES_MAX 256
 
 enum wire_type {
         WIRE_HELLO = 1,
@@ -52,7 +58,10 @@ enum wire_type {
         WIRE_REPLY,
         WIRE_BATCH,
         WIRE_RESULT,
+        WIRE_WRITTEN,
+        WIRE_FAULTS,
         WIRE_CHILD,
+        WIRE_GRANDCHILD,
         WIRE_BYE,
         WIRE_N_TYPES,
 };
@@ -72,19 +81,30 @@ struct wire_hello {
 struct wire_welcome {
         struct wire_header header;
         uint32_t version;
-        uint32_t queue_entries; /* of the event queue */
-        uint64_t pool_bytes;    /* length of the pool file */
+        uint32_t reserved;
+        uint64_t pool_bytes; /* where the pool file ends at most */
 };
+
+/*
+ * RESUMED: the contexts are those of an earlier connection of this address space, in use already. Memory that was
+ * merged then is still under their protection, and is recognised when it is registered again.
+ */
+#define WIRE_CONTEXTS_RESUMED UINT32_C(1)
 
 struct wire_contexts {
         struct wire_header header;
+        uint32_t flags;
+        uint32_t reserved;
 };
+
+/* In the flags of REGISTER: some of the memory has a policy of its own (mbind(2)), as only its owner can tell. */
+#define WIRE_REGISTER_POLICY (UINT64_C(1) << 63)
 
 struct wire_register {
         struct wire_header header;
         uint64_t address; /* bytes */
         uint64_t length;  /* bytes */
-        uint64_t flags;   /* WP_MERGE, WP_NOTIFY */
+        uint64_t flags;   /* WP_MERGE, WP_NOTIFY, WP_LAZY; WIRE_REGISTER_POLICY */
 };
 
 /* UNREGISTER and STAT (offset and length 0), EXCLUDE, INCLUDE */
@@ -98,11 +118,17 @@ struct wire_range {
 
 struct wire_reply {
         struct wire_header header;
-        int32_t error;                /* 0 or a negative errno */
-        uint32_t region;              /* REGISTER: the new region's id */
-        uint64_t stat[8];             /* STAT: enum wire_stat */
-        char detail[WIRE_MAX_DETAIL]; /* NUL-terminated; empty when there is nothing to say */
+        int32_t error;    /* 0 or a negative errno */
+        uint32_t region;  /* REGISTER: the new region's id */
+        uint64_t stat[8]; /* STAT: enum wire_stat; REGISTER: WIRE_KEPT_* in the first */
+        char detail
+                [WIRE_MAX_DETAIL]; /* NUL-terminated; empty when there is nothing to say; REGISTER: its name */
 };
+
+/* What the memory of a region has, and what takes the place of merged memory must have; so it is with its name. */
+#define WIRE_KEPT_NORESERVE  (UINT64_C(1) << 0)
+#define WIRE_KEPT_HUGEPAGE   (UINT64_C(1) << 1)
+#define WIRE_KEPT_NOHUGEPAGE (UINT64_C(1) << 2)
 
 enum wire_stat {
         WIRE_STAT_PAGES,
@@ -153,7 +179,49 @@ struct wire_result {
         struct wire_run_result runs[];
 };
 
+struct wire_written_range {
+        uint64_t address; /* bytes */
+        uint64_t length;  /* bytes; whole pages, not empty */
+};
+
+struct wire_written {
+        struct wire_header header;
+        uint32_t n_ranges;
+        uint32_t reserved;
+        struct wire_written_range ranges[];
+};
+
+enum wire_fault_kind {
+        WIRE_FAULT_WRITE = 1, /* a merged page was written: private now */
+        WIRE_FAULT_DISCARD,   /* a merged page was discarded, and then touched: zeros now */
+        WIRE_FAULT_CHILD,     /* a forked child wrote: only counted */
+        WIRE_FAULT_N_KINDS,
+};
+
+struct wire_fault {
+        uint64_t address;    /* bytes, as exact as the kernel gave it */
+        uint32_t kind;       /* enum wire_fault_kind */
+        uint32_t latency_ns; /* from having the message to having answered it */
+};
+
+struct wire_faults {
+        struct wire_header header;
+        uint32_t n_faults;
+        uint32_t reserved;
+        uint64_t cpu_ns; /* of the watcher, since the connection was made */
+        struct wire_fault faults[];
+};
+
+/* SOLE: the client has no room for it, and the daemon alone serves it. */
+#define WIRE_CHILD_SOLE UINT32_C(1)
+
 struct wire_child {
+        struct wire_header header;
+        uint32_t flags;
+        uint32_t reserved;
+};
+
+struct wire_grandchild {
         struct wire_header header;
 };
 

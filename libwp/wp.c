@@ -5,7 +5,7 @@
 #include "libwp/client.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,14 +15,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "kernel/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
 #define DEFAULT_SOCKET "/run/wpd/client.sock"
 
-/* A call gives up on a daemon that says nothing for this long; giving memory back may take a while. */
-#define CALL_TIMEOUT_SECONDS 120
+/* After so long a call takes a daemon that says nothing for dead. */
+#define CALL_TIMEOUT_SECONDS 30
+
+/* How long a call waits for room in the socket before it looks whether there still is a connection. */
+#define ROOM_MILLISECS 100
 
 static __thread char thread_detail[WIRE_MAX_DETAIL];
 
@@ -58,6 +60,20 @@ void client_unmap(void *memory, size_t bytes)
                 munmap(memory, bytes);
 }
 
+void client_ring(int event_fd)
+{
+        uint64_t one = 1;
+
+        (void)!write(event_fd, &one, sizeof(one)); /* a full counter is readable, which is all that matters */
+}
+
+void client_silence(int event_fd)
+{
+        uint64_t count;
+
+        (void)!read(event_fd, &count, sizeof(count));
+}
+
 int client_check(struct wp_client *client)
 {
         if (!client)
@@ -79,6 +95,17 @@ static struct client_request *request_new(struct wp_client *client)
         return NULL;
 }
 
+/* Lets the agent hang up. */
+static void give_up_daemon(struct wp_client *client)
+{
+        atomic_store(&client->dropping, true);
+        client_ring(client->agent_fd);
+}
+
+/*
+ * A daemon that has said nothing for so long is given up; giving memory back may take a while. Memory does not wait
+ * for it, only calls of this library do.
+ */
 static int request_wait(struct wp_client *client, struct client_request *request)
 {
         struct timespec deadline;
@@ -86,15 +113,36 @@ static int request_wait(struct wp_client *client, struct client_request *request
         clock_gettime(CLOCK_MONOTONIC, &deadline);
         deadline.tv_sec += CALL_TIMEOUT_SECONDS;
         while (!request->done)
-                if (pthread_cond_timedwait(&client->replied, &client->lock, &deadline) == ETIMEDOUT)
-                        return client_fail(-ETIMEDOUT, "the daemon does not answer");
+                if (pthread_cond_timedwait(&client->changed, &client->lock, &deadline) == ETIMEDOUT) {
+                        give_up_daemon(client);
+                        deadline.tv_sec += CALL_TIMEOUT_SECONDS; /* the agent answers in its place */
+                }
         if (request->error < 0)
                 client_fail(request->error, "the daemon went away during the call; the memory is intact");
         return request->error;
 }
 
-static int call_locked(struct wp_client *client, struct wire_header *message, const int *fds, unsigned n_fds,
-                       struct wire_reply *ret_reply)
+/* Waits for room in the socket without the lock, which the agent needs meanwhile. */
+static int send_request(struct wp_client *client, struct wire_header *message)
+{
+        struct pollfd polled = {.fd = client->socket_fd, .events = POLLOUT};
+        uint64_t deadline_ns = clock_now() + CALL_TIMEOUT_SECONDS * NSEC_PER_SEC;
+        int r;
+
+        while (client->connected) {
+                r = wire_send(client->socket_fd, message, NULL, 0, false);
+                if (r != -EAGAIN)
+                        return r;
+                if (clock_now() >= deadline_ns)
+                        give_up_daemon(client);
+                pthread_mutex_unlock(&client->lock);
+                (void)!poll(&polled, 1, ROOM_MILLISECS);
+                pthread_mutex_lock(&client->lock);
+        }
+        return -ENOTCONN;
+}
+
+static int call_locked(struct wp_client *client, struct wire_header *message, struct wire_reply *ret_reply)
 {
         struct client_request *request;
         int r;
@@ -105,7 +153,7 @@ static int call_locked(struct wp_client *client, struct wire_header *message, co
         if (!request)
                 return client_fail(-EMFILE, "too many calls of this process at once");
         message->serial = request->serial;
-        r = wire_send(client->socket_fd, message, fds, n_fds, true);
+        r = send_request(client, message);
         if (r < 0)
                 r = client_fail(-ENOTCONN, "the daemon is gone; the memory is intact");
         else
@@ -121,60 +169,32 @@ static int call_locked(struct wp_client *client, struct wire_header *message, co
         return r;
 }
 
-int client_call(struct wp_client *client, struct wire_header *message, const int *fds, unsigned n_fds,
-                struct wire_reply *ret_reply)
+int client_call(struct wp_client *client, struct wire_header *message, struct wire_reply *ret_reply)
 {
         int r;
 
         pthread_mutex_lock(&client->lock);
-        r = call_locked(client, message, fds, n_fds, ret_reply);
+        r = call_locked(client, message, ret_reply);
         pthread_mutex_unlock(&client->lock);
         return r;
 }
 
-void client_replied(struct wp_client *client, const struct wire_reply *reply)
+int client_give_back(struct wp_client *client, uintptr_t start, size_t length)
 {
+        int r;
+
         pthread_mutex_lock(&client->lock);
-        for (unsigned i = 0; i < CLIENT_MAX_REQUESTS; i++) {
-                struct client_request *request = &client->requests[i];
-
-                if (request->serial && request->serial == reply->header.serial && !request->done) {
-                        request->reply = *reply;
-                        request->done = true;
-                }
-        }
-        pthread_cond_broadcast(&client->replied);
+        while (client->errand.state != ERRAND_NONE)
+                pthread_cond_wait(&client->changed, &client->lock);
+        client->errand = (struct client_errand){.state = ERRAND_WAITS, .start = start, .length = length};
+        client_ring(client->agent_fd);
+        while (client->errand.state != ERRAND_DONE)
+                pthread_cond_wait(&client->changed, &client->lock);
+        r = client->errand.error;
+        client->errand.state = ERRAND_NONE;
+        pthread_cond_broadcast(&client->changed);
         pthread_mutex_unlock(&client->lock);
-}
-
-void client_hung_up(struct wp_client *client)
-{
-        pthread_mutex_lock(&client->lock);
-        client->connected = false;
-        for (unsigned i = 0; i < CLIENT_MAX_REQUESTS; i++)
-                if (client->requests[i].serial && !client->requests[i].done) {
-                        client->requests[i].error = -ENOTCONN;
-                        client->requests[i].done = true;
-                }
-        pthread_cond_broadcast(&client->replied);
-        pthread_mutex_unlock(&client->lock);
-}
-
-void client_add_child(struct wp_client *client, int fd)
-{
-        for (int pass = 0; fd >= 0 && pass < 2; pass++)
-                for (unsigned i = 0; fd >= 0 && i < CLIENT_MAX_CHILDREN; i++) {
-                        int old = atomic_load(&client->child_fds[i]);
-
-                        /* Second pass: the place of a child that is dead may be used again. */
-                        if (old >= 0 && (!pass || uffd_alive(old)))
-                                continue;
-                        if (atomic_compare_exchange_strong(&client->child_fds[i], &old, fd)) {
-                                fd_close(old);
-                                fd = -EBADF;
-                        }
-                }
-        fd_close(fd);
+        return r;
 }
 
 int client_start_thread(pthread_t *ret_thread, void **ret_stack, void *(*entry)(void *), void *argument)
@@ -213,17 +233,18 @@ static pthread_mutex_t clients_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t clients_once = PTHREAD_ONCE_INIT;
 static struct wp_client *clients;
 
-static void close_descriptors(struct wp_client *client)
+void client_close_all(struct wp_client *client)
 {
-        int *fds[] = {&client->socket_fd, &client->pool_fd,       &client->pagemap_fd,     &client->event_fd,
-                      &client->bell_fd,   &client->agent_stop_fd, &client->watcher_stop_fd};
+        int *fds[] = {&client->socket_fd, &client->pool_fd,    &client->pagemap_fd,
+                      &client->mem_fd,    &client->maps_fd,    &client->event_fd,
+                      &client->agent_fd,  &client->watcher_fd, &client->spare_fd};
 
         for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
                 *fds[i] = fd_close(*fds[i]);
         for (unsigned i = 0; i < N_CONTEXTS; i++)
                 client->context_fds[i] = fd_close(client->context_fds[i]);
-        for (unsigned i = 0; i < CLIENT_MAX_CHILDREN; i++)
-                client->child_fds[i] = fd_close(client->child_fds[i]);
+        while (client->n_children > 0)
+                fd_close(client->children[--client->n_children].fd);
 }
 
 static void before_fork(void)
@@ -231,15 +252,23 @@ static void before_fork(void)
         pthread_mutex_lock(&clients_lock);
 }
 
+/*
+ * The watcher has read the event of this fork by now; it passes the child's context on before it lets go of its lock.
+ * Whoever forks in order to end must not take the context along.
+ */
 static void after_fork_parent(void)
 {
+        for (struct wp_client *client = clients; client; client = client->next) {
+                pthread_mutex_lock(&client->serving);
+                pthread_mutex_unlock(&client->serving);
+        }
         pthread_mutex_unlock(&clients_lock);
 }
 
 static void after_fork_child(void)
 {
         for (struct wp_client *client = clients; client; client = client->next)
-                close_descriptors(client);
+                client_close_all(client);
         clients = NULL;
         pthread_mutex_unlock(&clients_lock);
 }
@@ -272,123 +301,31 @@ void client_forget(struct wp_client *client)
 
 /* ------------------------------------------------------------------ connecting */
 
-static int connect_socket(const char *path)
+static int choose_address(struct wp_client *client, const char *path)
 {
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        _cleanup_fd_ int fd = -EBADF;
+        struct sockaddr_un *address = &client->link.address;
 
         if (!path)
                 path = secure_getenv("WPD_SOCKET");
         if (!path)
                 path = DEFAULT_SOCKET;
-        if (strlen(path) >= sizeof(address.sun_path))
+        if (strlen(path) >= sizeof(address->sun_path))
                 return client_fail(-EINVAL, "the socket's path is too long");
-        memcpy(address.sun_path, path, strlen(path));
-        fd = (int)error_from(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-        if (fd < 0)
-                return client_fail(fd, "socket() failed");
-        if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-                if (errno == EACCES || errno == EPERM)
-                        return client_fail(-EACCES,
-                                           "the socket may not be opened: is the user in group wpd?");
-                return client_fail(-ENOTCONN, "no daemon listens on the socket");
-        }
-        return fd_take(&fd);
-}
-
-/* Receives what the daemon says during the handshake, before there is an agent. */
-static int receive_checked(struct wp_client *client, enum wire_type type, int *fds)
-{
-        struct wire_header *header = (struct wire_header *)client->inbox;
-        const char *reason;
-        unsigned n_fds = 0;
-        int r;
-
-        r = wire_receive(client->socket_fd, client->inbox, fds, &n_fds, true);
-        /*
-         * A daemon that refuses says why and hangs up; what we sent meanwhile makes that a reset, reported
-         * first.
-         */
-        if (r == -ECONNRESET)
-                r = wire_receive(client->socket_fd, client->inbox, fds, &n_fds, true);
-        if (r <= 0)
-                return client_fail(-ENOTCONN, "the daemon ended the connection");
-        r = wire_check(client->inbox, (size_t)r, n_fds, WIRE_FROM_DAEMON, &reason);
-        if (r >= 0 && header->type == type)
-                return 0;
-        if (r >= 0 && header->type == WIRE_REPLY) {
-                struct wire_reply *reply = (struct wire_reply *)client->inbox;
-
-                return client_fail(reply->error < 0 ? reply->error : -EPROTO, reply->detail);
-        }
-        for (unsigned i = 0; i < n_fds; i++)
-                fd_close(fds[i]);
-        return client_fail(-EPROTO, r < 0 ? reason : "the daemon speaks another language");
-}
-
-static int say_hello(struct wp_client *client)
-{
-        struct wire_hello hello = {.version = WIRE_VERSION};
-        _cleanup_fd_ int mem = -EBADF;
-        int r;
-
-        client->pagemap_fd = (int)error_from(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-        mem = (int)error_from(open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
-        if (client->pagemap_fd < 0 || mem < 0)
-                return client_fail(MIN(client->pagemap_fd, mem),
-                                   "/proc/self/{pagemap,mem} cannot be opened: is the process undumpable?");
-        wire_init(&hello, WIRE_HELLO, sizeof(hello), 0);
-        r = wire_send(client->socket_fd, &hello, (int[]){client->pagemap_fd, mem}, 2, true);
-        /* -EPIPE: it hung up already; what it said before is still there to be read. */
-        return r < 0 && r != -EPIPE ? client_fail(-ENOTCONN, "the daemon ended the connection") : 0;
-}
-
-static int take_welcome(struct wp_client *client, int *ret_device_fd)
-{
-        struct wire_welcome *welcome = (struct wire_welcome *)client->inbox;
-        int fds[WIRE_MAX_FDS] = {-EBADF, -EBADF, -EBADF, -EBADF, -EBADF};
-        _cleanup_fd_ int queue_fd = -EBADF;
-        void *queue;
-        int r;
-
-        r = receive_checked(client, WIRE_WELCOME, fds);
-        if (r < 0)
-                return r;
-        *ret_device_fd = fds[0];
-        client->pool_fd = fds[1];
-        queue_fd = fds[2];
-        client->event_fd = fds[3];
-        client->bell_fd = fds[4];
-        client->pool_bytes = welcome->pool_bytes;
-        if (welcome->version != WIRE_VERSION || welcome->queue_entries != QUEUE_ENTRIES)
-                return client_fail(-EPROTO, "library and daemon are of different versions");
-        queue = mmap(NULL, QUEUE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, queue_fd, 0);
-        if (queue == MAP_FAILED)
-                return client_fail(-errno, "the event queue cannot be mapped");
-        client->queue = queue;
+        address->sun_family = AF_UNIX;
+        memcpy(address->sun_path, path, strlen(path));
         return 0;
 }
 
-static int hand_over_contexts(struct wp_client *client, int device_fd)
+static int make_bells(struct wp_client *client)
 {
-        struct wire_contexts contexts;
-        int fds[WIRE_MAX_FDS];
-        int r;
+        int *fds[] = {&client->event_fd, &client->agent_fd, &client->watcher_fd};
 
-        for (unsigned i = 0; i < N_CONTEXTS; i++) {
-                client->context_fds[i] = uffd_create(device_fd);
-                if (client->context_fds[i] < 0)
-                        return client_fail(client->context_fds[i], "a userfaultfd cannot be created");
+        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+                *fds[i] = (int)error_from(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+                if (*fds[i] < 0)
+                        return client_fail(*fds[i], "an eventfd cannot be made");
         }
-        wire_init(&contexts, WIRE_CONTEXTS, sizeof(contexts), 0);
-        r = wire_send(client->socket_fd, &contexts, client->context_fds, N_CONTEXTS, true);
-        if (r < 0)
-                return client_fail(-ENOTCONN, "the daemon ended the connection");
-        r = receive_checked(client, WIRE_REPLY, fds);
-        if (r < 0)
-                return r;
-        r = ((struct wire_reply *)client->inbox)->error;
-        return r < 0 ? client_fail(r, ((struct wire_reply *)client->inbox)->detail) : 0;
+        return 0;
 }
 
 static struct wp_client *client_new(void)
@@ -399,45 +336,59 @@ static struct wp_client *client_new(void)
         if (!client)
                 return NULL;
         client->regions = client_map(CLIENT_MAX_REGIONS * sizeof(struct wp_region));
+        client->queue = client_map(QUEUE_BYTES);
+        client->producer.ring = client->queue;
         client->pid = getpid();
-        client->socket_fd = client->pool_fd = client->pagemap_fd = client->event_fd = client->bell_fd =
-                -EBADF;
-        client->agent_stop_fd = client->watcher_stop_fd = -EBADF;
+        client->socket_fd = client->pool_fd = -EBADF;
+        client->pagemap_fd = client->mem_fd = client->maps_fd = -EBADF;
+        client->event_fd = client->agent_fd = client->watcher_fd = client->spare_fd = -EBADF;
         for (unsigned i = 0; i < N_CONTEXTS; i++)
                 client->context_fds[i] = -EBADF;
-        for (unsigned i = 0; i < CLIENT_MAX_CHILDREN; i++)
-                client->child_fds[i] = -EBADF;
         pthread_mutex_init(&client->lock, NULL);
+        pthread_mutex_init(&client->queue_lock, NULL);
+        pthread_mutex_init(&client->serving, NULL);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-        pthread_cond_init(&client->replied, &attributes);
+        pthread_cond_init(&client->changed, &attributes);
         pthread_condattr_destroy(&attributes);
         client_remember(client);
         return client;
 }
 
-static void stop_thread(pthread_t thread, void **stack, int stop_fd)
+static void join_thread(pthread_t thread, void **stack)
 {
-        uint64_t one = 1;
-
         if (!*stack)
                 return;
-        while (write(stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-                ;
         pthread_join(thread, NULL);
         client_unmap(*stack, CLIENT_STACK_BYTES);
         *stack = NULL;
 }
 
-/* Releases everything but what a lingering watcher still serves. */
-static void client_close(struct wp_client *client, bool keep_hold)
+static void stop_agent(struct wp_client *client)
 {
-        agent_release(client);
-        for (unsigned i = 0; i < N_CONTEXTS; i++)
-                if (i != CONTEXT_HOLD || !keep_hold)
-                        client->context_fds[i] = fd_close(client->context_fds[i]);
+        atomic_store(&client->stopping, true);
+        client_ring(client->agent_fd);
+        join_thread(client->agent, &client->agent_stack);
+}
+
+static void stop_watcher(struct wp_client *client)
+{
+        client_ring(client->watcher_fd);
+        join_thread(client->watcher, &client->watcher_stack);
+}
+
+/* Releases everything but what a lingering watcher still serves. */
+static void client_close(struct wp_client *client)
+{
+        static const enum client_context others[] = {CONTEXT_TRACK, CONTEXT_GUARD, CONTEXT_STAGE};
+
+        run_release(client);
+        for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
+                client->context_fds[others[i]] = fd_close(client->context_fds[others[i]]);
         client->event_fd = fd_close(client->event_fd);
         client->pagemap_fd = fd_close(client->pagemap_fd);
+        client->mem_fd = fd_close(client->mem_fd);
+        client->maps_fd = fd_close(client->maps_fd);
         client_unmap(client->regions, CLIENT_MAX_REGIONS * sizeof(struct wp_region));
         client->regions = NULL;
         client->n_regions = 0;
@@ -448,42 +399,40 @@ static struct wp_client *client_free(struct wp_client *client)
         if (!client)
                 return NULL;
         client_forget(client);
-        client_close(client, false);
-        close_descriptors(client);
+        client_close(client);
+        client_close_all(client);
         client_unmap(client->queue, QUEUE_BYTES);
-        pthread_cond_destroy(&client->replied);
+        pthread_cond_destroy(&client->changed);
         pthread_mutex_destroy(&client->lock);
         client_unmap(client, sizeof(*client));
         return NULL;
 }
 
-static int client_start(struct wp_client *client, const char *socket_path)
+/* The agent makes the connection; its first attempt decides. */
+static int await_connection(struct wp_client *client)
 {
-        _cleanup_fd_ int device_fd = -EBADF;
         int r;
 
-        client->socket_fd = connect_socket(socket_path);
-        if (client->socket_fd < 0)
-                return client->socket_fd;
-        r = say_hello(client);
+        pthread_mutex_lock(&client->lock);
+        while (!client->tried)
+                pthread_cond_wait(&client->changed, &client->lock);
+        r = client->error;
+        pthread_mutex_unlock(&client->lock);
+        return r < 0 ? client_fail(r, client->detail) : 0;
+}
+
+static int client_start(struct wp_client *client, const char *socket_path)
+{
+        int r = choose_address(client, socket_path);
+
         if (r >= 0)
-                r = take_welcome(client, &device_fd);
-        if (r >= 0)
-                r = hand_over_contexts(client, device_fd);
+                r = make_bells(client);
         if (r < 0)
                 return r;
-        client->agent_stop_fd = (int)error_from(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-        client->watcher_stop_fd = (int)error_from(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-        r = MIN(client->agent_stop_fd, client->watcher_stop_fd);
-        if (r >= 0)
-                r = agent_prepare(client);
-        if (r < 0)
-                return client_fail(r, "the agent cannot be prepared");
-        client->connected = true;
         r = client_start_thread(&client->watcher, &client->watcher_stack, watcher_main, client);
         if (r >= 0)
                 r = client_start_thread(&client->agent, &client->agent_stack, agent_main, client);
-        return r < 0 ? client_fail(r, "the library's threads cannot be started") : 0;
+        return r < 0 ? client_fail(r, "the library's threads cannot be started") : await_connection(client);
 }
 
 wp_export int wp_connect(const char *socket_path, struct wp_client **ret_client)
@@ -494,13 +443,14 @@ wp_export int wp_connect(const char *socket_path, struct wp_client **ret_client)
         if (!ret_client)
                 return client_fail(-EINVAL, "nowhere to put the client");
         client = client_new();
-        if (!client || !client->regions) {
+        if (!client || !client->regions || !client->queue) {
                 client_free(client);
                 return client_fail(-ENOMEM, "out of memory");
         }
         r = client_start(client, socket_path);
         if (r < 0) {
-                stop_thread(client->watcher, &client->watcher_stack, client->watcher_stop_fd);
+                stop_agent(client);
+                stop_watcher(client);
                 client_free(client);
                 return r;
         }
@@ -513,24 +463,27 @@ static void say_goodbye(struct wp_client *client)
         struct wire_bye bye;
 
         wire_init(&bye, WIRE_BYE, sizeof(bye), 0);
-        pthread_mutex_lock(&client->lock);
-        if (client->connected && wire_send(client->socket_fd, &bye, NULL, 0, true) >= 0)
+        if (client->link.state == LINK_UP && wire_send(client->socket_fd, &bye, NULL, 0, false) >= 0)
                 shutdown(client->socket_fd, SHUT_WR);
-        pthread_mutex_unlock(&client->lock);
+        else
+                shutdown(client->socket_fd, SHUT_RDWR);
+        atomic_store(&client->up, false);
 }
 
 /*
- * Memory that was merged once stays a private mapping of the pool, even after it was given back; what the
+ * Memory that was merged once may stay a private mapping of the pool, even after it was given back; what the
  * program discards there reads zeros only as long as somebody serves hold. So in that case the watcher stays
- * behind, with the hold context, until the last such mapping is gone.
+ * behind, with hold and lazy, until the last such mapping is gone; and with the contexts of forked children, until the
+ * last of those is gone.
  */
 static void linger(struct wp_client *client)
 {
         pthread_t watcher = client->watcher;
 
-        client_close(client, true);
-        pthread_detach(watcher);
         atomic_store(&client->lingering, true);
+        client_ring(client->watcher_fd);
+        client_close(client);
+        pthread_detach(watcher);
 }
 
 /* A forked child has the memory of the client, and nothing else of it. */
@@ -549,12 +502,14 @@ wp_export struct wp_client *wp_disconnect(struct wp_client *client)
         for (uint32_t i = 0; i < client->n_regions; i++)
                 if (client->regions[i].client)
                         (void)!wp_unregister(&client->regions[i]);
+        if (atomic_load(&client->merged_ever) && watcher_needed(client))
+                atomic_store(&client->lingering, true);
+        stop_agent(client);
         say_goodbye(client);
-        stop_thread(client->agent, &client->agent_stack, client->agent_stop_fd);
-        if (atomic_load(&client->merged_ever) && watcher_pool_mapped(client)) {
+        if (atomic_load(&client->lingering)) {
                 linger(client);
                 return NULL;
         }
-        stop_thread(client->watcher, &client->watcher_stack, client->watcher_stop_fd);
+        stop_watcher(client);
         return client_free(client);
 }

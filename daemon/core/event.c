@@ -13,12 +13,12 @@ static struct event decode_pagefault(const struct uffd_msg *message)
         };
 
         /*
-         * The WP flag may come with WRITE, and MINOR with WRITE; a fault without either is a missing page,
-         * which is not ours.
+         * The WP flag may come with WRITE, and MINOR with WRITE; a fault without either is a missing page: it
+         * was discarded after the page of the pool had been given back.
          */
         if (message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)
                 event.kind = EVENT_WRITE;
-        else if (message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR)
+        else
                 event.kind = EVENT_MINOR;
         return event;
 }

@@ -13,17 +13,17 @@
  * because its run was withdrawn unsent: the program's wishes wait for that. A merged page that is given back
  * is VOLATILE, as ordinary memory; one that was copied first stays inside a mapping of the pool, and nothing
  * that could be pinned can be moved from there: so COPIED leads nowhere but to EXCLUDED; who includes it
- * again has to know that it was copied. An EMPTY page is COPIED at once when a region turns out to contain a
- * mapping of the pool. Excluding what is excluded changes nothing.
+ * again has to know that it was copied. An EMPTY page is MERGED, FOREIGN or COPIED at once when a region turns
+ * out to contain a mapping of a pool. Excluding what is excluded changes nothing.
  */
 static const uint16_t allowed[PAGE_N_STATES] = {
-        [PAGE_EMPTY] = TO(VOLATILE) | TO(TRACKED) | TO(COPIED) | TO(EXCLUDED),
+        [PAGE_EMPTY] = TO(VOLATILE) | TO(TRACKED) | TO(MERGED) | TO(FOREIGN) | TO(COPIED) | TO(EXCLUDED),
         [PAGE_VOLATILE] = TO(EMPTY) | TO(TRACKED) | TO(EXCLUDED),
         [PAGE_TRACKED] = TO(EMPTY) | TO(VOLATILE) | TO(CANDIDATE) | TO(PLANNED) | TO(EXCLUDED),
         [PAGE_CANDIDATE] = TO(EMPTY) | TO(VOLATILE) | TO(TRACKED) | TO(PLANNED) | TO(EXCLUDED),
-        [PAGE_PLANNED] = TO(TRACKED) | TO(MERGED) | TO(BREAKING) | TO(ZERO),
-        [PAGE_MERGED] = TO(BREAKING) | TO(COPIED) | TO(VOLATILE),
-        [PAGE_BREAKING] = TO(COPIED) | TO(VOLATILE),
+        [PAGE_PLANNED] = TO(TRACKED) | TO(MERGED) | TO(ZERO),
+        [PAGE_MERGED] = TO(COPIED) | TO(VOLATILE),
+        [PAGE_FOREIGN] = TO(COPIED) | TO(VOLATILE),
         [PAGE_COPIED] = TO(EXCLUDED),
         [PAGE_ZERO] = TO(EMPTY) | TO(VOLATILE) | TO(TRACKED) | TO(EXCLUDED),
         [PAGE_EXCLUDED] = TO(TRACKED) | TO(COPIED) | TO(EXCLUDED),
@@ -32,7 +32,7 @@ static const uint16_t allowed[PAGE_N_STATES] = {
 static const char *const names[PAGE_N_STATES] = {
         [PAGE_EMPTY] = "empty",         [PAGE_VOLATILE] = "volatile", [PAGE_TRACKED] = "tracked",
         [PAGE_CANDIDATE] = "candidate", [PAGE_PLANNED] = "planned",   [PAGE_MERGED] = "merged",
-        [PAGE_BREAKING] = "breaking",   [PAGE_COPIED] = "copied",     [PAGE_ZERO] = "zero",
+        [PAGE_FOREIGN] = "foreign",     [PAGE_COPIED] = "copied",     [PAGE_ZERO] = "zero",
         [PAGE_EXCLUDED] = "excluded",
 };
 

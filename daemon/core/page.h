@@ -54,23 +54,23 @@ enum page_state {
          */
         PAGE_PLANNED,
         /*
-         * PAGE_MERGED - maps a slot of the pool; under synchronous protection (hold)
-         *      Operations: write fault (-> BREAKING), discard (-> COPIED), unmerge (-> VOLATILE)
-         *      Caveats: counts as a sharer of its slot for as long as the state lasts
+         * PAGE_MERGED - maps a slot of the pool; under protection (hold or lazy)
+         *      Operations: write (-> COPIED), discard (-> COPIED), unmerge (-> VOLATILE, COPIED)
+         *      Caveats: counts as a sharer of its slot for as long as the state lasts. That it does no longer says
+         *              nothing about the slot's page: whether anybody maps that, only the kernel knows
+         *              (dedup/domain.h)
          */
         PAGE_MERGED,
         /*
-         * PAGE_BREAKING - was merged; a write to it was let through, and has not been seen to have
-         *      copied the page Operations: check whether it is a copy (-> COPIED), unmerge (-> VOLATILE,
-         *      COPIED) Caveats: still counts as a sharer: unprotected is not copied. The writer may not have
-         *      come to run yet, and
-         *              if the slot lost its page now, he would find zeros
+         * PAGE_FOREIGN - merged by a daemon before this one, into a pool that we do not have
+         *      Operations: write, discard (-> COPIED), unmerge (-> VOLATILE, COPIED)
+         *      Caveats: shares with others what we do not count; nobody new can join them
          */
-        PAGE_BREAKING,
+        PAGE_FOREIGN,
         /*
          * PAGE_COPIED - was merged, then written or discarded: a private page inside a mapping of the pool
          *      Operations: none; the memory is the program's own
-         *      Caveats: cannot be moved, so not merged again; its mapping still wants hold to be served
+         *      Caveats: cannot be moved, so not merged again; its mapping still wants hold or lazy to be served
          */
         PAGE_COPIED,
         /*

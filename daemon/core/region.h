@@ -30,6 +30,9 @@
 #define REGION_MAX_PAGES (UINT32_C(1) << 29) /* 2 TiB */
 #define REGION_NO_ID     UINT32_MAX
 
+/* The longest name of anonymous memory, with its NUL (prctl(2), PR_SET_VMA_ANON_NAME). */
+#define REGION_NAME_BYTES 80
+
 /* A page that keeps being written is left alone for longer and longer: up to 2^(PATIENCE_LEVELS-2)-1 rounds. */
 #define PATIENCE_LEVELS 6
 
@@ -59,7 +62,10 @@ struct region {
         uint32_t id;
         uint32_t n_pages;
         uint64_t start; /* bytes */
-        uint64_t flags; /* WP_MERGE, WP_NOTIFY */
+        uint64_t flags; /* WP_MERGE, WP_NOTIFY, WP_LAZY */
+        /* For the user of core: what memory that takes the place of merged memory must have. */
+        uint32_t kept;
+        char kept_name[REGION_NAME_BYTES];
         uint32_t round; /* of the scan; low bits decide whose patience is over */
         bool closing;   /* being unregistered or changed: nothing new is planned */
         struct chunk **chunks;
@@ -132,12 +138,12 @@ void region_mark_failed(struct region *region, uint32_t page);
 void region_mark_refused(struct region *region, uint32_t page);
 void region_retry_refused(struct region *region);
 
-/* Whether the page counts as a sharer of its slot. */
+/* Whether the page shares one of a pool, which giving it back ends. */
 static inline bool region_shares(const struct region *region, uint32_t page)
 {
         enum page_state state = region_state(region, page);
 
-        return state == PAGE_MERGED || state == PAGE_BREAKING;
+        return state == PAGE_MERGED || state == PAGE_FOREIGN;
 }
 
 /* Metadata in bytes. */

@@ -11,9 +11,21 @@
 #include "dedup/fingerprint.h"
 #include "kernel/poolfile.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 
 _Static_assert(REGION_MAX_PAGES <= INDEX_MAX_PAGES && POOL_MAX_EXTENTS <= INDEX_MAX_PAGES / POOL_EXTENT_SLOTS,
                "each page and each slot has a place in an entry of the index");
+
+/* Region 0 is none, so that a reply that names no region can be told from others. */
+#define FIRST_REGION 1
+
+/* Retired slots that are looked at in one go, and neighbours among them at once. */
+#define RECLAIM_SLOTS 8192
+#define RECLAIM_RUN   512
+
+/* How soon slots that are still mapped are looked at again, and how rarely at last. */
+#define RECHECK_NS     (1 * NSEC_PER_MSEC)
+#define RECHECK_MAX_NS (8 * NSEC_PER_SEC)
 
 static bool resolve(void *context, struct page_ref ref, uint32_t *ret_key)
 {
@@ -23,7 +35,7 @@ static bool resolve(void *context, struct page_ref ref, uint32_t *ret_key)
 
         if (page_ref_is_slot(ref)) {
                 slot = pool_slot(&domain->pool, ref.page);
-                if (!slot || slot->state != SLOT_USED)
+                if (!slot || slot->state == SLOT_FREE)
                         return false;
                 *ret_key = slot->key;
                 return true;
@@ -35,55 +47,26 @@ static bool resolve(void *context, struct page_ref ref, uint32_t *ret_key)
         return true;
 }
 
-int domain_new(uid_t uid, int mount_fd, struct anchors *anchors, struct domain **ret_domain)
+static bool append(struct slot_list *list, uint32_t slot)
 {
-        struct domain *domain = calloc(1, sizeof(*domain));
-        struct stat st;
-        char name[32];
-        int r;
+        if (list->n == list->capacity) {
+                uint32_t capacity = MAX(list->capacity * 2, UINT32_C(256));
+                uint32_t *slots = reallocarray(list->slots, capacity, sizeof(*slots));
 
-        if (!domain)
-                return -ENOMEM;
-        *domain = (struct domain){
-                .uid = uid,
-                .anchors = anchors,
-                .index = INDEX_INIT(resolve, domain),
-                .pool = POOL_INIT,
-                .pool_fd = -EBADF,
-                .pool_readonly_fd = -EBADF,
-                .spill = POOL_NO_EXTENT,
-        };
-        list_init(&domain->link);
-        snprintf(name, sizeof(name), "uid-%u", uid);
-        r = fingerprint_secret(domain->secret, sizeof(domain->secret));
-        if (r >= 0)
-                r = poolfile_create(mount_fd, name, &domain->pool_fd, &domain->pool_readonly_fd);
-        if (r >= 0)
-                r = (int)error_from(fstat(domain->pool_fd, &st));
-        if (r < 0) {
-                domain_free(domain);
-                return r;
+                if (!slots)
+                        return false;
+                list->slots = slots;
+                list->capacity = capacity;
         }
-        domain->pool_dev = st.st_dev;
-        domain->pool_inode = st.st_ino;
-        *ret_domain = domain;
-        return 0;
+        list->slots[list->n++] = slot;
+        return true;
 }
 
-struct domain *domain_free(struct domain *domain)
+/* Out of memory: the slot keeps its page until it is used and retired again. */
+static void retired(struct domain *domain, uint32_t slot)
 {
-        if (!domain)
-                return NULL;
-        list_remove(&domain->link);
-        index_deinit(&domain->index);
-        pool_deinit(&domain->pool);
-        fd_close(domain->pool_fd);
-        fd_close(domain->pool_readonly_fd);
-        free(domain->regions);
-        free(domain->retired.slots);
-        free(domain->condemned.slots);
-        free(domain);
-        return NULL;
+        (void)append(&domain->retired, slot);
+        domain->recheck_delay_ns = RECHECK_NS;
 }
 
 int domain_add_region(struct domain *domain, struct region *region)
@@ -94,7 +77,7 @@ int domain_add_region(struct domain *domain, struct region *region)
                 id++;
         if (id >= INDEX_MAX_REGIONS)
                 return -EDQUOT;
-        if (id == domain->n_regions) {
+        if (id >= domain->n_regions) {
                 uint32_t n = MAX(domain->n_regions * 2, UINT32_C(16));
                 struct region **regions = reallocarray(domain->regions, n, sizeof(*regions));
 
@@ -230,22 +213,6 @@ static void punch(struct domain *domain, uint32_t start, uint32_t end)
                 pool_free(&domain->pool, slot);
 }
 
-static void retired(struct domain *domain, uint32_t slot)
-{
-        struct slot_list *list = &domain->retired;
-
-        if (list->n == list->capacity) {
-                uint32_t capacity = MAX(list->capacity * 2, UINT32_C(256));
-                uint32_t *slots = reallocarray(list->slots, capacity, sizeof(*slots));
-
-                if (!slots) /* its page stays until all children are gone the next time */
-                        return;
-                list->slots = slots;
-                list->capacity = capacity;
-        }
-        list->slots[list->n++] = slot;
-}
-
 void domain_unshare(struct domain *domain, uint32_t slot)
 {
         if (pool_unshare(&domain->pool, slot))
@@ -258,15 +225,140 @@ void domain_unpin(struct domain *domain, uint32_t slot)
                 retired(domain, slot);
 }
 
-bool domain_condemn(struct domain *domain)
-{
-        struct slot_list retired_before = domain->condemned;
+/* ------------------------------------------------------------------ coming and going */
 
-        if (domain->n_children || !domain->retired.n || domain->condemned.n)
-                return false;
-        domain->condemned = domain->retired;
-        domain->retired = retired_before;
-        return true;
+static int adopt_slot(struct domain *domain, uint32_t slot)
+{
+        uint32_t anchor;
+        int r = pool_adopt(&domain->pool, slot);
+
+        if (r < 0)
+                return r;
+        if (!append(&domain->adopted, slot))
+                return -ENOMEM;
+        retired(domain, slot);
+        r = domain_anchor(domain, slot, &anchor);
+        return r > 0 ? anchors_pin(domain->anchors, anchor, domain->pool_fd, (uint64_t)slot << PAGE_SHIFT)
+                     : r;
+}
+
+static void release_anchors(struct domain *domain)
+{
+        for (uint32_t extent = 0; extent < domain->pool.n_extents; extent++) {
+                struct pool_anchor *anchor =
+                        domain->pool.extents[extent] ? pool_anchor(&domain->pool, extent) : NULL;
+
+                if (anchor && anchor->anchor != ANCHOR_NONE)
+                        anchors_release(domain->anchors, anchor->anchor);
+        }
+}
+
+/* Everything in the file is content that somebody may map. */
+static int adopt_slots(struct domain *domain)
+{
+        off_t end = 0;
+        int r = 0;
+
+        while (r >= 0) {
+                off_t start = error_from(lseek(domain->pool_fd, end, SEEK_DATA));
+
+                if (start < 0)
+                        return start == -ENXIO ? 0 : (int)start;
+                end = error_from(lseek(domain->pool_fd, start, SEEK_HOLE));
+                if (end < 0)
+                        return (int)end;
+                for (off_t at = start; at < end && r >= 0; at += (off_t)PAGE_BYTES) {
+                        uint32_t slot = (uint32_t)((uint64_t)at >> PAGE_SHIFT);
+
+                        r = adopt_slot(domain, slot);
+                }
+        }
+        return r;
+}
+
+static int open_pool(struct domain *domain, int mount_fd, int adopted)
+{
+        char name[32];
+        int r;
+
+        snprintf(name, sizeof(name), "uid-%u", domain->uid);
+        if (adopted < 0)
+                return poolfile_create(mount_fd, name, &domain->pool_fd);
+        if (!poolfile_is_one(adopted))
+                return -EINVAL;
+        domain->pool_fd = adopted;
+        r = adopt_slots(domain);
+        if (r < 0)
+                release_anchors(domain);
+        return r;
+}
+
+int domain_new(uid_t uid, int mount_fd, int adopted, struct anchors *anchors, struct domain **ret_domain)
+{
+        struct domain *domain = calloc(1, sizeof(*domain));
+        struct stat st;
+        int r;
+
+        if (!domain)
+                return -ENOMEM;
+        *domain = (struct domain){
+                .uid = uid,
+                .anchors = anchors,
+                .index = INDEX_INIT(resolve, domain),
+                .pool = POOL_INIT,
+                .pool_fd = -EBADF,
+                .spill = POOL_NO_EXTENT,
+                .region_hint = FIRST_REGION,
+        };
+        list_init(&domain->link);
+        r = fingerprint_secret(domain->secret, sizeof(domain->secret));
+        if (r >= 0)
+                r = open_pool(domain, mount_fd, adopted);
+        if (r >= 0)
+                r = (int)error_from(fstat(domain->pool_fd, &st));
+        if (r < 0) {
+                if (domain->pool_fd == adopted)
+                        domain->pool_fd = -EBADF; /* remains the caller's */
+                domain_free(domain);
+                return r;
+        }
+        domain->pool_dev = st.st_dev;
+        domain->pool_inode = st.st_ino;
+        *ret_domain = domain;
+        return 0;
+}
+
+struct domain *domain_free(struct domain *domain)
+{
+        if (!domain)
+                return NULL;
+        list_remove(&domain->link);
+        index_deinit(&domain->index);
+        pool_deinit(&domain->pool);
+        fd_close(domain->pool_fd);
+        free(domain->regions);
+        free(domain->adopted.slots);
+        free(domain->retired.slots);
+        free(domain->waiting.slots);
+        free(domain);
+        return NULL;
+}
+
+/* ------------------------------------------------------------------ giving pages back */
+
+int domain_claim(struct domain *domain, uint32_t slot)
+{
+        const struct slot *record = pool_slot(&domain->pool, slot);
+
+        if (!record || record->state == SLOT_FREE)
+                return -ENOENT;
+        pool_share(&domain->pool, slot);
+        return 0;
+}
+
+void domain_spoil(struct domain *domain, uint32_t slot)
+{
+        pool_set_key(&domain->pool, slot, ~pool_slot(&domain->pool, slot)->key);
 }
 
 static int compare_slots(const void *a, const void *b)
@@ -276,48 +368,97 @@ static int compare_slots(const void *a, const void *b)
         return (left > right) - (left < right);
 }
 
-void domain_punch(struct domain *domain)
+static bool is_retired(const struct domain *domain, uint32_t slot)
 {
-        struct slot_list *list = &domain->condemned;
+        const struct slot *record = pool_slot(&domain->pool, slot);
 
-        if (!domain->n_children && list->n)
-                qsort(list->slots, list->n, sizeof(list->slots[0]), compare_slots);
-        for (uint32_t i = 0, end; !domain->n_children && i < list->n; i = end) {
-                for (end = i + 1; end < list->n && list->slots[end] == list->slots[end - 1] + 1; end++)
+        return record && record->state == SLOT_RETIRED;
+}
+
+/*
+ * Neighbouring retired slots: those that are mapped, or about to be (kernel/poollock.h), wait; the others lose their
+ * pages.
+ */
+static void reclaim_run(struct domain *domain, int pagemap_fd, const uint32_t *slots, uint32_t n)
+{
+        uint64_t offset = (uint64_t)slots[0] << PAGE_SHIFT, bytes = (uint64_t)n << PAGE_SHIFT;
+        uint64_t unmapped[BITMAP_WORDS(RECLAIM_RUN)] = {0};
+        int locked = poolfile_lock(domain->pool_fd, offset, bytes), r = locked;
+
+        if (r >= 0)
+                r = poolfile_unmapped(domain->pool_fd, pagemap_fd, offset, n, unmapped);
+        for (uint32_t i = 0, end; i < n; i = end) {
+                end = (uint32_t)bitmap_run_end(unmapped, i, n);
+                if (r >= 0 && bitmap_get(unmapped, i))
+                        punch(domain, slots[i], slots[end - 1] + 1);
+        }
+        if (locked >= 0)
+                poolfile_unlock(domain->pool_fd, offset, bytes);
+        for (uint32_t i = 0; i < n; i++)
+                if (is_retired(domain, slots[i]))
+                        (void)append(&domain->waiting, slots[i]);
+}
+
+/* Takes slots from the end of the list; each that still is retired is looked at once. */
+static void reclaim_some(struct domain *domain, int pagemap_fd)
+{
+        struct slot_list *list = &domain->retired;
+        uint32_t n_taken = MIN(list->n, (uint32_t)RECLAIM_SLOTS), n = 0;
+        uint32_t *slots = list->slots + list->n - n_taken;
+
+        qsort(slots, n_taken, sizeof(*slots), compare_slots);
+        for (uint32_t i = 0; i < n_taken; i++)
+                if (is_retired(domain, slots[i]) && (!n || slots[n - 1] != slots[i]))
+                        slots[n++] = slots[i];
+        for (uint32_t i = 0, end; i < n; i = end) {
+                for (end = i + 1; end < n && slots[end] == slots[end - 1] + 1 && end - i < RECLAIM_RUN; end++)
                         ;
-                punch(domain, list->slots[i], list->slots[end - 1] + 1);
+                reclaim_run(domain, pagemap_fd, slots + i, end - i);
         }
-        list->n = 0;
-        if (!domain->retired.n) { /* quiet: the room that a burst needed is given back */
-                free(list->slots);
-                free(domain->retired.slots);
-                domain->condemned = domain->retired = (struct slot_list){.slots = NULL};
-        }
+        list->n -= n_taken;
 }
 
-void domain_child_came(struct domain *domain)
+static void shrink(struct slot_list *list)
 {
-        domain->n_children++;
-}
-
-void domain_child_gone(struct domain *domain)
-{
-        if (--domain->n_children)
+        if (list->n)
                 return;
-        /* Everything that is retired, whether it was on a list or not. */
-        domain->retired.n = domain->condemned.n = 0;
-        for (uint32_t slot = 0; domain->pool.n_retired && slot < domain->pool.n_extents * POOL_EXTENT_SLOTS;
-             slot++) {
-                const struct slot *record = pool_slot(&domain->pool, slot);
+        free(list->slots);
+        *list = (struct slot_list){.slots = NULL};
+}
 
-                if (record && record->state == SLOT_RETIRED)
-                        retired(domain, slot);
+/* Those that waited are looked at again, rarely if that keeps being in vain. */
+static void recheck(struct domain *domain)
+{
+        for (uint32_t i = 0; i < domain->waiting.n; i++)
+                (void)append(&domain->retired, domain->waiting.slots[i]);
+        domain->waiting.n = 0;
+        domain->recheck_delay_ns = MIN(domain->recheck_delay_ns * 2, RECHECK_MAX_NS);
+}
+
+uint64_t domain_reclaim(struct domain *domain, int pagemap_fd, uint64_t now_ns)
+{
+        if (domain->waiting.n && now_ns >= domain->recheck_ns)
+                recheck(domain);
+        if (domain->retired.n) {
+                bool waited = domain->waiting.n;
+
+                reclaim_some(domain, pagemap_fd);
+                if (!waited)
+                        domain->recheck_ns = now_ns + domain->recheck_delay_ns;
         }
+        if (domain->retired.n)
+                return now_ns;
+        /* Quiet: the room that a burst needed is given back. */
+        shrink(&domain->retired);
+        shrink(&domain->waiting);
+        shrink(&domain->adopted);
+        return domain->waiting.n ? domain->recheck_ns : UINT64_MAX;
 }
 
 size_t domain_bytes(const struct domain *domain)
 {
         return sizeof(*domain) + index_bytes(&domain->index) + domain->pool.bytes +
                domain->n_regions * sizeof(*domain->regions) +
-               (domain->retired.capacity + domain->condemned.capacity) * sizeof(uint32_t);
+               (domain->retired.capacity + domain->waiting.capacity + domain->adopted.capacity) *
+                       sizeof(uint32_t);
 }

@@ -4,13 +4,12 @@
 /*
  * Domain: one trust domain, which owns a secret, an index and a pool; nothing crosses its border
  *
- * When a slot's page may be given back: a page that nobody shares any more may still be mapped by a child
- * that a client forked while it was merged. Children announce themselves: fork blocks until its event was
- * read. But the event may be read, and its report be on its way to us, while we learn from elsewhere that the
- * last sharer is gone. So a retired slot is first *condemned*, at a moment when no event is unread, and
- * punched when the fault service has reported everything it had read by then - if there still is no child. As
- * long as the domain has children, slots are retired but keep their page; when the last child is gone, all
- * retired slots are looked at again.
+ * When a slot's page may be given back: when the kernel says that nobody maps it (poolfile_unmapped()), and only
+ * then. That our own count of sharers is 0 is merely the reason to ask. A forked child may map the page, whether its
+ * parent told us of it or not; a writer that was let go may not have copied it yet; a client may have lied; a daemon
+ * before this one may have handed it out. All of them show in the page tables. Nobody can start to map a page behind
+ * our back: a mapping of the pool that was not populated by the agent when it merged is answered with zeros, and what
+ * a batch under way will map is pinned.
  */
 
 #include <stdint.h>
@@ -36,26 +35,31 @@ struct domain {
         uint8_t secret[WORK_SECRET_BYTES];
         struct index index;
         struct pool pool;
-        int pool_fd;          /* for writing */
-        int pool_readonly_fd; /* what clients get */
+        int pool_fd; /* for writing */
         uint64_t pool_dev;
         uint64_t pool_inode;
         struct region **regions; /* by id; NULL: free */
         uint32_t n_regions;      /* length of the array */
         uint32_t region_hint;
         struct anchors *anchors;
-        uint32_t n_children;
         uint32_t spill; /* extent for content whose own place is taken, and the next slot in it */
         uint32_t spill_next;
-        struct slot_list retired;   /* slots that nobody shares any more */
-        struct slot_list condemned; /* of these, those whose pages go when the fault service is in step */
+        struct slot_list adopted; /* slots of an adopted pool that have not been read yet */
+        struct slot_list retired; /* slots that became so lately; an entry may be outdated */
+        struct slot_list waiting; /* those that were found to be mapped still */
+        uint64_t recheck_ns;      /* when these are looked at again */
+        uint64_t recheck_delay_ns;
 };
 
 /* The length of every pool file. Sparse; what is used is bounded by the settings and by memory. */
 #define DOMAIN_POOL_BYTES ((uint64_t)POOL_MAX_EXTENTS * POOL_EXTENT_SLOTS << PAGE_SHIFT)
 
-/* mount_fd: where pool files are made (poolfile_mount). The anchors are all domains'. */
-int domain_new(uid_t uid, int mount_fd, struct anchors *anchors, struct domain **ret_domain) wp_check;
+/*
+ * mount_fd: where pool files are made (poolfile_mount). The anchors are all domains'. `adopted`: the pool of a daemon
+ * before this one, open for writing, which becomes the domain's on success; -EBADF: none.
+ */
+int domain_new(uid_t uid, int mount_fd, int adopted, struct anchors *anchors,
+               struct domain **ret_domain) wp_check;
 struct domain *domain_free(struct domain *domain);
 
 /* Gives the region an id; -ENOMEM, -EDQUOT: no id is free. */
@@ -79,15 +83,18 @@ void domain_unshare(struct domain *domain, uint32_t slot);
 void domain_unpin(struct domain *domain, uint32_t slot);
 
 /*
- * Giving pages back, in two steps. domain_condemn() is called when no member has events of hold unread: then
- * every fork so far is on its way to us. It says whether there is anything to give back. domain_punch()
- * follows when all that was on its way has arrived, and does nothing if there turned out to be a child.
+ * A page of a client was found to map the slot, from before: one sharer more. -ENOENT: the slot has no content that we
+ * know of.
  */
-bool domain_condemn(struct domain *domain);
-void domain_punch(struct domain *domain);
+int domain_claim(struct domain *domain, uint32_t slot) wp_check;
 
-/* A forked child that may map slots has come, or gone. */
-void domain_child_came(struct domain *domain);
-void domain_child_gone(struct domain *domain);
+/* The content of the slot could not be stored: nobody is to find it. */
+void domain_spoil(struct domain *domain, uint32_t slot);
+
+/*
+ * Gives back what nobody maps, a bounded number of pages at a time. pagemap_fd: our own. Returns when it wants to be called
+ * again: `now_ns` when there is more to look at, UINT64_MAX when nothing is retired.
+ */
+uint64_t domain_reclaim(struct domain *domain, int pagemap_fd, uint64_t now_ns);
 
 size_t domain_bytes(const struct domain *domain);

@@ -200,7 +200,7 @@ static int find_slot(struct merger *merger, struct domain *domain, struct open_r
             (!index_find(&domain->index, fingerprint, &ref) || !page_ref_is_slot(ref)))
                 return 1;
         slot = pool_slot(&domain->pool, ref.page);
-        if (!slot || slot->state != SLOT_USED || slot->key != fingerprint_key(fingerprint))
+        if (!slot || slot->state == SLOT_FREE || slot->key != fingerprint_key(fingerprint))
                 return 1;
         pool_pin(&domain->pool, ref.page);
         *ret_slot = ref.page;
@@ -277,6 +277,9 @@ void match_stored(struct merger *merger, int error)
 {
         struct round *round = &merger->round;
 
+        /* What was to be stored may not be there. */
+        for (size_t i = 0; error < 0 && i < round->n_stores; i++)
+                domain_spoil(round->store_domain, round->stores[i].slot);
         round->n_stores = 0;
         list_for_each_safe(link, next, &round->storing) {
                 struct run *run = list_entry(link, struct run, link);
@@ -291,4 +294,23 @@ void match_stored(struct merger *merger, int error)
         }
         list_for_each(link, &merger->members)
                 member_dispatch(list_entry(link, struct member, link), merger->ops);
+}
+
+void match_adopted(struct merger *merger)
+{
+        struct domain *domain = merger->adopting;
+        struct round *round = &merger->round;
+
+        for (size_t i = 0; i < round->n_reads; i++) {
+                const struct slot *slot = pool_slot(&domain->pool, round->read_pages[i]);
+                const struct work_read *read = &round->reads[i];
+
+                /* It may have been given back meanwhile, and its number been used for other content. */
+                if (!slot || slot->state == SLOT_FREE || slot->key || !read->ok || read->zero)
+                        continue;
+                pool_set_key(&domain->pool, round->read_pages[i], fingerprint_key(read->fingerprint));
+                (void)!index_insert(&domain->index, read->fingerprint,
+                                    (struct page_ref){.region = INDEX_SLOT, .page = round->read_pages[i]});
+        }
+        round->n_reads = 0;
 }

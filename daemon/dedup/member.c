@@ -9,8 +9,8 @@
 #include "kernel/uffd.h"
 #include "util/cleanup.h"
 
-int member_new(struct domain *domain, pid_t pid, uid_t uid, void *session, const int fds[4], void *charge,
-               struct member **ret_member)
+int member_new(struct domain *domain, pid_t pid, uid_t uid, void *session, const struct member_fds *fds,
+               void *charge, struct member **ret_member)
 {
         struct member *member = calloc(1, sizeof(*member));
 
@@ -20,14 +20,12 @@ int member_new(struct domain *domain, pid_t pid, uid_t uid, void *session, const
         list_init(&member->link);
         list_init(&member->queue);
         list_init(&member->tasks);
-        list_init(&member->ghosts);
         member->domain = domain;
         member->session = session;
         member->charge = charge;
-        member->pagemap_fd = fds[0];
-        member->mem_fd = fds[1];
-        member->track_fd = fds[2];
-        member->hold_fd = fds[3];
+        member->pagemap_fd = fds->pagemap;
+        member->mem_fd = fds->mem;
+        member->track_fd = fds->track;
         *ret_member = member;
         return 0;
 }
@@ -40,7 +38,6 @@ struct member *member_free(struct member *member)
         fd_close(member->pagemap_fd);
         fd_close(member->mem_fd);
         fd_close(member->track_fd);
-        fd_close(member->hold_fd);
         free(member);
         return NULL;
 }
@@ -118,5 +115,5 @@ bool member_region_in_flight(const struct member *member, const struct region *r
 
 bool member_dead(const struct member *member)
 {
-        return !uffd_alive(member->hold_fd);
+        return !uffd_alive(member->track_fd);
 }

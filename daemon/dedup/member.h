@@ -38,6 +38,8 @@ struct member_ops {
          * elsewhere.
          */
         int (*send_batch)(void *session, const struct wire_batch *batch);
+        /* Pages of lazy regions were found written. */
+        int (*send_written)(void *session, const struct wire_written *written);
         /* The member is no more: `charge` of member_new(), and the bytes that it still had registered. */
         void (*gone)(void *charge, uint64_t bytes);
 };
@@ -55,15 +57,14 @@ struct member {
         struct list link; /* in the merger's list */
         struct domain *domain;
         void *charge;
-        void *session; /* NULL once the connection is gone */
+        void *session; /* NULL once the connection is gone, and the member goes as soon as no work refers to it */
         int pagemap_fd;
         int mem_fd;
         int track_fd;
-        int hold_fd;
+        bool resumed; /* its contexts were in use before this connection: mappings of pools are its own doing */
         struct list queue;
-        uint64_t n_queued;  /* runs */
-        struct list tasks;  /* see merger.h */
-        struct list ghosts; /* regions whose memory went elsewhere; see task.c */
+        uint64_t n_queued; /* runs */
+        struct list tasks; /* see merger.h */
         uint64_t next_serial;
         uint64_t flight_serial; /* 0: no batch in flight */
         unsigned n_flight;
@@ -71,9 +72,15 @@ struct member {
         struct member_stat stat;
 };
 
+struct member_fds {
+        int pagemap;
+        int mem;
+        int track;
+};
+
 /* Takes over the descriptors on success. */
-int member_new(struct domain *domain, pid_t pid, uid_t uid, void *session, const int fds[4], void *charge,
-               struct member **ret_member) wp_check;
+int member_new(struct domain *domain, pid_t pid, uid_t uid, void *session, const struct member_fds *fds,
+               void *charge, struct member **ret_member) wp_check;
 /* Only when its regions are gone and no work refers to it. */
 struct member *member_free(struct member *member);
 
@@ -83,10 +90,7 @@ void member_dispatch(struct member *member, const struct member_ops *ops);
 /* Whether the region has runs in the batch in flight, or in the queue. */
 bool member_region_in_flight(const struct member *member, const struct region *region);
 
-/*
- * Whether the process is gone for good: nobody maps its memory any more. A connection may end long before;
- * exec and shared address spaces make a process id say too little (tests/kernel/dead_context.c).
- */
+/* Whether the address space is gone (tests/kernel/dead_process.c). */
 bool member_dead(const struct member *member);
 
 /* Run constructor; the run is on no list. */

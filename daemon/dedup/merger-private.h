@@ -41,6 +41,7 @@ struct inspection {
         uint64_t flags;
         int smaps_fd;
         struct vma *vmas;
+        uint64_t *shared; /* see struct work */
         merger_done done;
         void *context;
 };
@@ -56,15 +57,6 @@ struct scan_request {
         void *context;
 };
 
-/* A page that is PAGE_BREAKING: to be looked at until it is seen to be a copy. */
-struct breaking {
-        struct domain *domain;
-        uint32_t region;
-        uint32_t page;
-};
-
-#define BREAKING_CHECKS 512
-
 struct round_entry {
         struct domain *domain;
         uint32_t region;
@@ -72,7 +64,6 @@ struct round_entry {
 
 struct round {
         bool active;
-        bool looking_for_copies; /* this round only finds out what lost reports would have told */
         struct round_entry *entries;
         size_t n_entries;
         size_t next_entry;
@@ -109,22 +100,16 @@ struct merger {
         struct page_region runs[WORK_SURVEY_RUNS];
         bool working;               /* the worker has `work` */
         struct member *work_member; /* whose descriptors it uses */
+        bool survey_stale;          /* pages of the region that is being surveyed were merged meanwhile */
         struct inspection *inspecting;
-        struct breaking *breaking; /* in order of arrival */
-        size_t n_breaking;
-        size_t breaking_capacity;
-        uint64_t next_check_ns;
-        uint64_t check_delay_ns;
-        struct work_check checks[BREAKING_CHECKS];
-        struct region *checking; /* whose pages these are; NULL: it went away */
+        int own_pagemap_fd;
+        struct domain *adopting; /* whose slots are being read; see prepare_adoption() */
         uint64_t work_began_ns;
         uint64_t not_before_ns; /* CPU budget: no work for rounds until then */
         uint64_t next_round_ns;
         uint64_t sleep_ns;
         bool paused;
         bool retry_refused;
-        bool condemning;   /* see merger_condemn() */
-        bool reports_lost; /* since the last round began */
         struct round round;
         struct merger_stat stat; /* the counters; totals are made when asked for */
 };
@@ -133,18 +118,17 @@ struct merger {
 void merger_advance(struct merger *merger, uint64_t now_ns);
 void merger_wake(struct merger *merger); /* there is something new to look at */
 
-/* The page was let go by its protection: it becomes PAGE_BREAKING and is watched until it is a copy. */
-void merger_breaking(struct merger *merger, struct region *region, uint32_t page, uint32_t slot);
-
-/* match.c: what was read; and its content was stored, or could not be. */
+/* match.c: what was read; its content was stored, or could not be; slots of a pool that was adopted were read. */
 void match_reads(struct merger *merger);
 void match_stored(struct merger *merger, int error);
+void match_adopted(struct merger *merger);
 
 /* task.c */
 void task_inspected(struct merger *merger, struct inspection *inspection);
 void task_free(struct task *task);
 void task_advance(struct merger *merger, struct member *member);
 void task_abandon(struct merger *merger, struct member *member);
-/* The page is known to be private: it no longer counts as a sharer. domain_flush() follows a series. */
+/* The page is known to be private: it no longer counts as a sharer. */
 void task_copied(struct region *region, uint32_t page);
-void task_forget_region(struct merger *merger, struct region *region);
+/* Ends a region of a member, and the region itself. */
+void task_end_region(struct merger *merger, struct member *member, struct region *region);

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernel/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "wp.h"
@@ -17,16 +16,6 @@
 
 /* A pass that somebody asked for does not wait longer than this for agents that do not answer. */
 #define REQUEST_DRAIN_NS (10 * NSEC_PER_SEC)
-
-/* How often members that hung up are looked at until their memory is gone. */
-#define REAP_NS (200 * NSEC_PER_MSEC)
-
-/* How soon it is tried again to give pages back, when a member has events unread. */
-#define CONDEMN_NS (1 * NSEC_PER_MSEC)
-
-/* How soon a page is looked at after a write to it was let through, and how rarely at last. */
-#define CHECK_DELAY_NS     (1 * NSEC_PER_MSEC)
-#define CHECK_DELAY_MAX_NS NSEC_PER_SEC
 
 /* Refused matches are tried again every so many rounds. */
 #define RETRY_ROUNDS 64
@@ -40,7 +29,7 @@ static struct member *member_of(const struct region *region)
 }
 
 int merger_new(const struct member_ops *ops, const struct merger_settings *settings, struct anchors *anchors,
-               struct merger **ret_merger, int *ret_worker_fd)
+               int own_pagemap_fd, struct merger **ret_merger, int *ret_worker_fd)
 {
         struct merger *merger = calloc(1, sizeof(*merger));
         int r;
@@ -49,8 +38,8 @@ int merger_new(const struct member_ops *ops, const struct merger_settings *setti
                 return -ENOMEM;
         merger->ops = ops;
         merger->anchors = anchors;
+        merger->own_pagemap_fd = own_pagemap_fd;
         merger->work = (struct work)WORK_INIT;
-        merger->next_check_ns = UINT64_MAX;
         list_init(&merger->domains);
         list_init(&merger->members);
         list_init(&merger->inspections);
@@ -73,24 +62,26 @@ void merger_set(struct merger *merger, const struct merger_settings *settings)
         merger_wake(merger);
 }
 
-int merger_domain(struct merger *merger, uid_t uid, int mount_fd, struct domain **ret_domain)
+int merger_domain(struct merger *merger, uid_t uid, int mount_fd, int adopted, struct domain **ret_domain)
 {
         struct domain *domain;
         int r;
 
         list_for_each(link, &merger->domains) {
                 domain = list_entry(link, struct domain, link);
+                if (domain->uid == uid && adopted >= 0)
+                        return -EEXIST;
                 if (domain->uid == uid) {
                         *ret_domain = domain;
                         return 0;
                 }
         }
-        r = domain_new(uid, mount_fd, merger->anchors, &domain);
+        r = domain_new(uid, mount_fd, adopted, merger->anchors, &domain);
         if (r < 0)
                 return r;
         list_append(&merger->domains, &domain->link);
         *ret_domain = domain;
-        return 0;
+        return 1;
 }
 
 void merger_each_member(struct merger *merger, void (*visit)(void *context, struct member *member),
@@ -117,18 +108,6 @@ static void add_stat(struct merger_stat *stat, const struct member_stat *more)
                 stat->failures[i] += more->failures[i];
 }
 
-static void release_region(struct merger *merger, struct member *member, struct region *region)
-{
-        for (uint32_t page = 0; page < region->n_pages; page++)
-                if (!region_chunk(region, page))
-                        page = region_chunk_last(region, page);
-                else if (region_shares(region, page))
-                        domain_unshare(member->domain, region_key(region, page));
-        task_forget_region(merger, region);
-        domain_remove_region(member->domain, region);
-        region_free(region);
-}
-
 static void member_destroy(struct merger *merger, struct member *member)
 {
         uint64_t bytes = member->space.n_pages << PAGE_SHIFT;
@@ -136,25 +115,13 @@ static void member_destroy(struct merger *merger, struct member *member)
         for (unsigned i = 0; i < member->n_flight; i++)
                 run_withdraw(member->flight[i], REASON_NONE);
         list_for_each_safe(link, next, &member->space.regions)
-                release_region(merger, member, list_entry(link, struct region, link));
-        list_for_each_safe(link, next, &member->ghosts)
-                release_region(merger, member, list_entry(link, struct region, link));
+                task_end_region(merger, member, list_entry(link, struct region, link));
         add_stat(&merger->stat, &member->stat);
         merger->ops->gone(member->charge, bytes);
         member_free(member);
 }
 
-static uint64_t merged_pages(const struct member *member)
-{
-        uint64_t n = 0;
-
-        list_for_each(link, &member->space.regions)
-                n += list_entry(link, struct region, link)->count[PAGE_MERGED] +
-                     list_entry(link, struct region, link)->count[PAGE_BREAKING];
-        return n;
-}
-
-/* Whether the member may go: it is certain that nobody maps a slot through it any more. */
+/* Whether no work refers to the member. */
 static bool releasable(const struct merger *merger, const struct member *member)
 {
         if (member->session || member == merger->work_member)
@@ -162,35 +129,20 @@ static bool releasable(const struct merger *merger, const struct member *member)
         list_for_each(link, &merger->round.storing)
                 if (list_entry(link, struct run, link)->member == member)
                         return false;
-        return (!merged_pages(member) && list_empty(&member->ghosts) && !member->n_flight) ||
-               member_dead(member);
+        return true;
 }
 
-static bool reap(struct merger *merger)
+static void reap(struct merger *merger)
 {
-        bool waiting = false;
-
-        list_for_each_safe(link, next, &merger->members) {
-                struct member *member = list_entry(link, struct member, link);
-
-                if (releasable(merger, member))
-                        member_destroy(merger, member);
-                else if (!member->session)
-                        waiting = true;
-        }
-        return waiting;
+        list_for_each_safe(link, next, &merger->members)
+                if (releasable(merger, list_entry(link, struct member, link)))
+                        member_destroy(merger, list_entry(link, struct member, link));
 }
 
 void merger_hang_up(struct merger *merger, struct member *member)
 {
         member->session = NULL;
         task_abandon(merger, member);
-        /*
-         * It lives, and maps slots, and nobody will tell us of its children any more: its slots keep their
-         * pages for good. (A process that has ended closed its socket last.)
-         */
-        if (merged_pages(member) && !member_dead(member))
-                domain_child_came(member->domain);
         reap(merger);
 }
 
@@ -215,8 +167,6 @@ static void member_forget(const struct merger *merger, struct member *member)
                 task_free(list_entry(link, struct task, link));
         list_for_each_safe(link, next, &member->space.regions)
                 region_free(list_entry(link, struct region, link));
-        list_for_each_safe(link, next, &member->ghosts)
-                region_free(list_entry(link, struct region, link));
         member_free(member);
 }
 
@@ -233,6 +183,7 @@ struct merger *merger_free(struct merger *merger)
 
                 fd_close(inspection->smaps_fd);
                 free(inspection->vmas);
+                free(inspection->shared);
                 free(inspection);
         }
         list_for_each_safe(link, next, &merger->requests)
@@ -241,8 +192,8 @@ struct merger *merger_free(struct merger *merger)
                 domain_free(list_entry(link, struct domain, link));
         range_list_deinit(&merger->round.output.protect);
         range_list_deinit(&merger->round.output.read);
+        range_list_deinit(&merger->round.output.copied);
         free(merger->round.entries);
-        free(merger->breaking);
         free(merger);
         return NULL;
 }
@@ -305,8 +256,6 @@ static void round_begin(struct merger *merger, uint64_t now_ns)
         retry_refused(merger);
         round->n_entries = round->next_entry = 0;
         round->n_changed = round->n_pages = 0;
-        round->looking_for_copies = merger->reports_lost;
-        merger->reports_lost = false;
         list_for_each(link, &merger->members) {
                 const struct member *member = list_entry(link, struct member, link);
 
@@ -454,7 +403,7 @@ static void prepare_survey(struct merger *merger, const struct region *region)
         merger->work.survey_start = region_address(region, round->window_first);
         merger->work.survey_end = region_address(region, round->window_end);
         merger->work.runs = merger->runs;
-        merger->work.survey_copied = round->looking_for_copies;
+        merger->survey_stale = false;
 }
 
 /* The next piece of work for the current region; false when the region has been walked. */
@@ -494,94 +443,37 @@ static bool prepare_round(struct merger *merger)
         return region || round->n_stores;
 }
 
-/* ------------------------------------------------------------------ pages that are breaking */
-
-void merger_breaking(struct merger *merger, struct region *region, uint32_t page, uint32_t slot)
-{
-        region_set_state(region, page, PAGE_BREAKING, slot);
-        if (merger->n_breaking == merger->breaking_capacity) {
-                size_t capacity = MAX(merger->breaking_capacity * 2, (size_t)BREAKING_CHECKS);
-                struct breaking *breaking = reallocarray(merger->breaking, capacity, sizeof(*breaking));
-
-                if (!breaking) { /* found in another way, with everything else that was missed */
-                        merger_reports_lost(merger);
-                        return;
-                }
-                merger->breaking = breaking;
-                merger->breaking_capacity = capacity;
-        }
-        merger->breaking[merger->n_breaking++] =
-                (struct breaking){.domain = member_of(region)->domain, .region = region->id, .page = page};
-        merger->check_delay_ns = CHECK_DELAY_NS;
-        merger->next_check_ns = MIN(merger->next_check_ns, clock_now() + CHECK_DELAY_NS);
-}
+/* ------------------------------------------------------------------ pools of earlier daemons */
 
 /*
- * Takes as many pages of one region from the list as are checked at once; those that are no longer breaking
- * drop out.
+ * What the slots of an adopted pool contain is found out by reading them, so that the same content is not stored
+ * again. They serve whoever maps them in any case.
  */
-static void take_breaking(struct merger *merger)
+static bool prepare_adoption(struct merger *merger)
 {
-        size_t kept = 0;
+        struct round *round = &merger->round;
 
-        for (size_t i = 0; i < merger->n_breaking; i++) {
-                const struct breaking breaking = merger->breaking[i];
-                struct region *region = domain_region(breaking.domain, breaking.region);
+        merger->adopting = NULL;
+        round->n_reads = 0;
+        list_for_each(link, &merger->domains) {
+                struct domain *domain = list_entry(link, struct domain, link);
 
-                if (!region || breaking.page >= region->n_pages ||
-                    region_state(region, breaking.page) != PAGE_BREAKING)
+                while (domain->adopted.n > 0 && round->n_reads < WORK_READ_PAGES) {
+                        uint32_t slot = domain->adopted.slots[--domain->adopted.n];
+
+                        round->read_pages[round->n_reads] = slot;
+                        round->reads[round->n_reads++].address = (uint64_t)slot << PAGE_SHIFT;
+                }
+                if (!round->n_reads)
                         continue;
-                if (!merger->checking)
-                        merger->checking = region;
-                if (merger->checking == region && merger->work.n_checks < BREAKING_CHECKS)
-                        merger->checks[merger->work.n_checks++] = (struct work_check){
-                                .address = region_address(region, breaking.page), .page = breaking.page};
-                else
-                        merger->breaking[kept++] = breaking;
+                merger->adopting = domain;
+                merger->work.mem_fd = domain->pool_fd;
+                merger->work.secret = domain->secret;
+                merger->work.reads = round->reads;
+                merger->work.n_reads = round->n_reads;
+                return true;
         }
-        merger->n_breaking = kept;
-}
-
-static bool prepare_checks(struct merger *merger)
-{
-        merger->checking = NULL;
-        merger->next_check_ns = UINT64_MAX;
-        take_breaking(merger);
-        if (!merger->checking)
-                return false;
-        merger->work_member = member_of(merger->checking);
-        merger->work.pagemap_fd = merger->work_member->pagemap_fd;
-        merger->work.checks = merger->checks;
-        return true;
-}
-
-static void checked(struct merger *merger, uint64_t now_ns)
-{
-        size_t n_shared = 0;
-
-        for (size_t i = 0; merger->checking && i < merger->work.n_checks; i++) {
-                uint32_t page = merger->checks[i].page;
-
-                if (region_state(merger->checking, page) != PAGE_BREAKING)
-                        continue;
-                n_shared += merger->checks[i].shared;
-                if (!merger->checks[i].shared)
-                        task_copied(merger->checking, page);
-                else if (merger->n_breaking < merger->breaking_capacity)
-                        merger->breaking[merger->n_breaking++] = (struct breaking){
-                                .domain = member_of(merger->checking)->domain,
-                                .region = merger->checking->id,
-                                .page = page,
-                        };
-                else
-                        merger_reports_lost(merger);
-        }
-        merger->checking = NULL;
-        /* A writer that was let go and never ran leaves its page shared: no hurry then. */
-        merger->check_delay_ns =
-                n_shared ? MIN(merger->check_delay_ns * 2, CHECK_DELAY_MAX_NS) : CHECK_DELAY_NS;
-        if (merger->n_breaking)
-                merger->next_check_ns = now_ns + merger->check_delay_ns;
+        return false;
 }
 
 static bool prepare_inspection(struct merger *merger)
@@ -591,6 +483,8 @@ static bool prepare_inspection(struct merger *merger)
         merger->inspecting = inspection;
         merger->work_member = inspection->member;
         merger->work.smaps_fd = inspection->smaps_fd;
+        merger->work.pagemap_fd = inspection->member ? inspection->member->pagemap_fd : -EBADF;
+        merger->work.shared = inspection->shared;
         merger->work.inspect_start = inspection->start;
         merger->work.inspect_end = inspection->start + inspection->length;
         merger->work.vmas = inspection->vmas;
@@ -607,7 +501,7 @@ void merger_advance(struct merger *merger, uint64_t now_ns)
         merger->work = (struct work)WORK_INIT;
         if (!list_empty(&merger->inspections)) {
                 prepared = prepare_inspection(merger);
-        } else if (now_ns >= merger->next_check_ns && prepare_checks(merger)) {
+        } else if (!merger->round.active && prepare_adoption(merger)) {
                 prepared = true;
         } else if (merger->round.active && now_ns >= merger->not_before_ns) {
                 prepared = prepare_round(merger);
@@ -633,17 +527,54 @@ static void rest(struct merger *merger, uint64_t now_ns)
                                                          merger->settings.max_cpu_percent;
 }
 
-/* The report of a write was lost: merged pages that are anonymous by now are copies. */
-static void find_copies(struct merger *merger, struct region *region)
+static void tell_written(struct merger *merger, struct member *member, struct wire_written *written)
 {
-        for (size_t i = 0; i < merger->work.n_runs; i++)
-                for (uint64_t address = merger->runs[i].start; address < merger->runs[i].end;
-                     address += PAGE_BYTES) {
-                        uint32_t page = (uint32_t)((address - region->start) >> PAGE_SHIFT);
+        if (!written->n_ranges || !member->session)
+                return;
+        wire_init(written, WIRE_WRITTEN, sizeof(*written) + written->n_ranges * sizeof(written->ranges[0]),
+                  0);
+        (void)!merger->ops->send_written(member->session, written);
+        written->n_ranges = 0;
+}
 
-                        if (region_shares(region, page))
-                                task_copied(region, page);
+/* Adds a page to what is to be told; neighbours become one range. */
+static void add_written(struct merger *merger, struct member *member, struct wire_written *written,
+                        uint64_t address)
+{
+        struct wire_written_range *last = written->n_ranges ? &written->ranges[written->n_ranges - 1] : NULL;
+
+        if (last && last->address + last->length == address) {
+                last->length += PAGE_BYTES;
+                return;
+        }
+        if (written->n_ranges == WIRE_RANGES_MAX)
+                tell_written(merger, member, written);
+        written->ranges[written->n_ranges++] =
+                (struct wire_written_range){.address = address, .length = PAGE_BYTES};
+}
+
+/* Writes of which nobody told us, as those to lazy memory, are counted when they are found. */
+static void take_copied(struct merger *merger, struct region *region, struct range_list *copied)
+{
+        union {
+                struct wire_written written;
+                char bytes[sizeof(struct wire_written) + WIRE_RANGES_MAX * sizeof(struct wire_written_range)];
+        } message = {.written = {.n_ranges = 0}};
+        struct member *member = member_of(region);
+
+        for (size_t i = 0; i < copied->n; i++)
+                for (uint32_t k = 0; k < copied->ranges[i].n_pages; k++) {
+                        uint32_t page = copied->ranges[i].page + k;
+
+                        if (!region_shares(region, page))
+                                continue;
+                        task_copied(region, page);
+                        member->stat.write_faults++;
+                        if (region->flags & WP_LAZY)
+                                add_written(merger, member, &message.written, region_address(region, page));
                 }
+        range_list_clear(copied);
+        tell_written(merger, member, &message.written);
 }
 
 static void surveyed(struct merger *merger)
@@ -665,13 +596,13 @@ static void surveyed(struct merger *merger)
                 return;
         }
         round->page = end;
-        if (merger->work.survey_copied) {
-                find_copies(merger, region);
-                return;
-        }
         /* Out of memory: the pages that were not digested are met again in the next round. */
         (void)!scan_digest(region, round->window_first, end, merger->runs, merger->work.n_runs,
                            &round->output);
+        /* While a run is merged its pages are unprotected for a moment: that is no write. */
+        if (merger->survey_stale)
+                range_list_clear(&round->output.copied);
+        take_copied(merger, region, &round->output.copied);
         merger->stat.pages_skipped += round->output.n_skipped;
         round->output.n_skipped = 0;
 }
@@ -698,8 +629,9 @@ void merger_worked(struct merger *merger, uint64_t now_ns)
         if (inspection) {
                 merger->inspecting = NULL;
                 task_inspected(merger, inspection);
-        } else if (merger->work.n_checks) {
-                checked(merger, now_ns);
+        } else if (merger->adopting) {
+                match_adopted(merger);
+                merger->adopting = NULL;
         } else {
                 round_worked(merger);
         }
@@ -720,59 +652,22 @@ static bool wanted(const struct merger *merger)
         return !merger->paused && (!list_empty(&merger->members) || !list_empty(&merger->requests));
 }
 
-static bool holds_quiet(const struct merger *merger, const struct domain *domain)
+static uint64_t reclaim(struct merger *merger, uint64_t now_ns)
 {
-        list_for_each(link, &merger->members) {
-                const struct member *member = list_entry(link, struct member, link);
+        uint64_t next = UINT64_MAX;
 
-                if (member->domain == domain && uffd_events_pending(member->hold_fd) > 0)
-                        return false;
-        }
-        return true;
-}
-
-bool merger_condemn(struct merger *merger)
-{
-        bool any = false;
-
-        if (merger->condemning)
-                return false;
-        list_for_each(link, &merger->domains) {
-                struct domain *domain = list_entry(link, struct domain, link);
-
-                any |= domain->retired.n && !domain->n_children && holds_quiet(merger, domain) &&
-                       domain_condemn(domain);
-        }
-        merger->condemning = any;
-        return any;
-}
-
-void merger_in_step(struct merger *merger)
-{
-        merger->condemning = false;
         list_for_each(link, &merger->domains)
-                domain_punch(list_entry(link, struct domain, link));
-}
-
-/* Whether pages wait to be given back. */
-static bool retiring(const struct merger *merger)
-{
-        list_for_each(link, &merger->domains) {
-                const struct domain *domain = list_entry(link, struct domain, link);
-
-                if (domain->retired.n && !domain->n_children)
-                        return true;
-        }
-        return false;
+                next = MIN(next, domain_reclaim(list_entry(link, struct domain, link), merger->own_pagemap_fd,
+                                                now_ns));
+        return next;
 }
 
 uint64_t merger_tick(struct merger *merger, uint64_t now_ns)
 {
-        uint64_t next = reap(merger) ? now_ns + REAP_NS : UINT64_MAX;
+        uint64_t next;
 
-        if (!merger->condemning && retiring(merger))
-                next = MIN(next, now_ns + CONDEMN_NS);
-
+        reap(merger);
+        next = reclaim(merger, now_ns);
         if (!list_empty(&merger->requests)) {
                 answer_requests(merger, now_ns);
                 next = MIN(next, now_ns + REQUEST_SETTLE_NS);
@@ -781,8 +676,6 @@ uint64_t merger_tick(struct merger *merger, uint64_t now_ns)
                 round_begin(merger, now_ns);
         else
                 merger_advance(merger, now_ns);
-        if (!merger->working)
-                next = MIN(next, merger->next_check_ns);
         if (merger->round.active && !merger->working)
                 next = MIN(next, merger->not_before_ns);
         if (!merger->round.active && wanted(merger))
@@ -833,12 +726,6 @@ void merger_scan_cancel(struct merger *merger, bool (*matches)(const void *conte
         }
 }
 
-void merger_reports_lost(struct merger *merger)
-{
-        merger->reports_lost = true;
-        merger_wake(merger);
-}
-
 void merger_pause(struct merger *merger, bool paused)
 {
         merger->paused = paused;
@@ -882,6 +769,7 @@ void merger_stat(struct merger *merger, struct merger_stat *ret_stat)
                 stat.metadata_bytes += domain_bytes(domain);
                 stat.pages_shared += domain->pool.n_shared;
                 stat.pages_sharing += domain->pool.n_sharers - domain->pool.n_shared;
+                stat.pages_retired += domain->pool.n_retired;
         }
         *ret_stat = stat;
 }

@@ -49,7 +49,7 @@ struct merger_stat {
         uint64_t merges;
         uint64_t zeros;
         uint64_t unmerges;
-        uint64_t write_faults;
+        uint64_t write_faults; /* forked children's included */
         uint64_t failures[REASON_N];
         uint64_t metadata_bytes;
         uint64_t worker_cpu_ns;
@@ -62,6 +62,7 @@ struct merger_stat {
         uint64_t count[PAGE_N_STATES];
         uint64_t pages_shared;
         uint64_t pages_sharing;
+        uint64_t pages_retired; /* that nobody shares so far as we know, but somebody maps */
         uint64_t vmas;
 };
 
@@ -71,23 +72,24 @@ typedef void (*merger_done)(void *context, int error, struct region *region, con
 /* The end of merger_scan(). */
 typedef void (*merger_scanned)(void *context);
 
-/* The anchors outlive the merger. */
+/* The anchors and own_pagemap_fd, our own /proc/self/pagemap, outlive the merger. */
 int merger_new(const struct member_ops *ops, const struct merger_settings *settings, struct anchors *anchors,
-               struct merger **ret_merger, int *ret_worker_fd) wp_check;
+               int own_pagemap_fd, struct merger **ret_merger, int *ret_worker_fd) wp_check;
 struct merger *merger_free(struct merger *merger);
 void merger_set(struct merger *merger, const struct merger_settings *settings);
 
-/* The domain of a uid, made when there is none. mount_fd: see domain_new(). */
-int merger_domain(struct merger *merger, uid_t uid, int mount_fd, struct domain **ret_domain) wp_check;
+/*
+ * The domain of a uid, made when there is none (1). mount_fd, adopted: see domain_new(); with a pool to be adopted there must
+ * be none yet (-EEXIST).
+ */
+int merger_domain(struct merger *merger, uid_t uid, int mount_fd, int adopted,
+                  struct domain **ret_domain) wp_check;
 void merger_each_member(struct merger *merger, void (*visit)(void *context, struct member *member),
                         void *context);
 
 void merger_add_member(struct merger *merger, struct member *member);
 
-/*
- * The connection is gone. The member lives on, unscanned, until nobody maps its memory any more; calls that
- * wait are answered with -ENOTCONN.
- */
+/* The connection is gone, and with it what is known of the member's memory; who maps what, the kernel knows. */
 void merger_hang_up(struct merger *merger, struct member *member);
 
 /*
@@ -108,21 +110,10 @@ void merger_include(struct merger *merger, struct region *region, uint32_t page,
 int merger_result(struct merger *merger, struct member *member, const struct wire_result *result) wp_check;
 
 /*
- * A fault that was answered. write: the page at the address was let go, and will be a private copy soon;
- * otherwise the program discarded it, and it is private now.
+ * The client says that a merged page is private now (it was written, or discarded and touched). Nothing rests on that being
+ * true.
  */
-void merger_fault(struct merger *merger, struct member *member, uint64_t address, bool write);
-
-/*
- * Giving pages of the pool back, see domain.h. merger_condemn(), to be called after merger_tick(), says
- * whether there are any: then merger_in_step() is to be called as soon as everything was reported that the
- * fault service had read by now.
- */
-bool merger_condemn(struct merger *merger);
-void merger_in_step(struct merger *merger);
-
-/* Reports of faults were lost (fault/service.h): the next round finds out which pages they were about. */
-void merger_reports_lost(struct merger *merger);
+void merger_fault(struct member *member, uint64_t address, enum wire_fault_kind kind);
 
 /*
  * A full pass over all members' memory, or that of one process, as fast as can be; `done` is called when it

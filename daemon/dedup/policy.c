@@ -45,6 +45,9 @@ const char *reason_remedy(enum reason reason)
         return words_of(reason)->remedy;
 }
 
+/* How the kernel shows the name that a program has given to anonymous memory. */
+#define NAMED "[anon:"
+
 static bool is_pool(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode)
 {
         return !vma->shared && vma->inode && vma->inode == pool_inode &&
@@ -79,8 +82,10 @@ static enum reason kind_reason(const struct vma *vma)
 }
 
 /* What the program has made of it; the most lasting reason first. */
-static enum reason state_reason(const struct vma *vma)
+static enum reason state_reason(const struct vma *vma, bool resumed)
 {
+        const uint32_t taken = VMA_UFFD_MISSING | VMA_UFFD_MINOR | (resumed ? 0 : VMA_UFFD_WP);
+
         if (vma->flags & VMA_SEALED)
                 return REASON_SEALED;
         if (vma->protection != (PROT_READ | PROT_WRITE))
@@ -91,21 +96,36 @@ static enum reason state_reason(const struct vma *vma)
                 return REASON_LOCKED;
         if (vma->flags & VMA_MERGEABLE)
                 return REASON_KSM;
-        if (vma->flags & (VMA_UFFD_MISSING | VMA_UFFD_WP | VMA_UFFD_MINOR))
+        if (vma->flags & taken)
                 return REASON_UFFD;
-        if (vma->flags & (VMA_DONTFORK | VMA_DONTDUMP | VMA_WIPEONFORK))
+        if (vma->flags &
+            (VMA_DONTFORK | VMA_DONTDUMP | VMA_WIPEONFORK | VMA_RANDOM | VMA_SEQUENTIAL | VMA_DROPPABLE))
                 return REASON_ADVICE;
         return REASON_NONE;
 }
 
-enum reason policy_vma(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode)
+enum reason policy_vma(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode, bool resumed)
 {
         enum reason reason;
 
         if (is_pool(vma, pool_dev, pool_inode))
                 return REASON_REMNANT;
+        if (resumed && !vma->shared && vma->inode && vma->flags & VMA_UFFD_MINOR &&
+            !(vma->flags & (VMA_IO | VMA_PFNMAP | VMA_MIXED | VMA_HUGETLB)))
+                return REASON_REMNANT;
         reason = kind_reason(vma);
-        return reason != REASON_NONE ? reason : state_reason(vma);
+        return reason != REASON_NONE ? reason : state_reason(vma, resumed);
+}
+
+void policy_kept_name(const struct vma *vma, char ret_name[REGION_NAME_BYTES])
+{
+        size_t length = strlen(vma->name);
+
+        memset(ret_name, 0, REGION_NAME_BYTES);
+        if (strncmp(vma->name, NAMED, strlen(NAMED)) || vma->name[length - 1] != ']')
+                return;
+        length -= strlen(NAMED) + 1;
+        memcpy(ret_name, vma->name + strlen(NAMED), MIN(length, (size_t)REGION_NAME_BYTES - 1));
 }
 
 /* The program keeps a quarter of the limit for itself, or as much as it has now, so that it can double. */

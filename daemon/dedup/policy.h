@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "core/region.h"
 #include "kernel/procmaps.h"
 
 /*
@@ -26,8 +27,13 @@
         X(PKEY, "pkey", "has a protection key", "use memory with the default key")                           \
         X(KSM, "ksm", "given to the kernel's KSM", "madvise(MADV_UNMERGEABLE) first")                        \
         X(UFFD, "userfaultfd", "the program uses userfaultfd on it itself", "leave it out")                  \
-        X(ADVICE, "advice", "has MADV_DONTFORK, DONTDUMP or WIPEONFORK, which merging would lose",           \
+        X(ADVICE, "advice",                                                                                  \
+          "has MADV_DONTFORK, DONTDUMP, WIPEONFORK, RANDOM or SEQUENTIAL, or is droppable",                  \
           "undo the advice, or leave it out")                                                                \
+        X(MIXED, "mixed", "differs in name, MAP_NORESERVE or huge-page advice from what lies before it",     \
+          "register the parts one by one")                                                                   \
+        X(POLICY, "policy", "has a memory policy (mbind), which merging would lose",                         \
+          "leave it out, or bind the whole process instead")                                                 \
         X(REMNANT, "remnant", "was merged earlier and is a private copy now",                                \
           "map fresh memory to merge it")                                                                    \
         X(CHANGED, "changed", "changed between scan and merge", "none needed: it is tried again")            \
@@ -51,10 +57,21 @@ const char *reason_remedy(enum reason reason);
 
 /*
  * Whether the mapping can be registered for merging. REASON_REMNANT for a mapping of our own pool
- * (pool_dev/pool_inode): its pages are left alone, the rest of the region takes part. Memory that our own
- * track context holds (reconnect) counts as UFFD too: it is taken over only after the old context is closed.
+ * (pool_dev/pool_inode), or of an earlier daemon's: what its pages are is for the caller to find out. Of a client
+ * that has come back (`resumed`), memory under write protection is under its own track, and a private file mapping
+ * that somebody serves minor faults of is one of a pool.
  */
-enum reason policy_vma(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode);
+enum reason policy_vma(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode, bool resumed);
+
+/*
+ * What is lost when a mapping is replaced, and what the agent gives to memory that it puts in the place of what was
+ * merged: these flags (enum vma_flag), and the name that the program has given it (PR_SET_VMA_ANON_NAME). They must be
+ * the same all over a region.
+ */
+#define POLICY_KEPT_FLAGS (VMA_NORESERVE | VMA_HUGEPAGE | VMA_NOHUGEPAGE)
+
+/* Copies the name of anonymous memory, without what the kernel puts around it; empty when it has none. */
+void policy_kept_name(const struct vma *vma, char ret_name[REGION_NAME_BYTES]);
 
 /*
  * VMAs that merging may add to a process: a share of vm.max_map_count that leaves headroom for the program.

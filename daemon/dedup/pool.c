@@ -118,23 +118,30 @@ static int find_free(struct pool *pool, uint32_t *ret_extent)
         return 0;
 }
 
-int pool_reserve(struct pool *pool, uint32_t *owner, uint32_t *ret_extent)
+static int make_extent(struct pool *pool, uint32_t extent, uint32_t *owner)
 {
-        struct pool_extent *new;
-        uint32_t extent;
-        int r;
+        struct pool_extent *new = calloc(1, sizeof(*new));
 
-        r = find_free(pool, &extent);
-        if (r < 0)
-                return r;
-        new = calloc(1, sizeof(*new));
         if (!new)
                 return -ENOMEM;
         new->owner = owner;
         new->anchor.anchor = UINT32_MAX;
         pool->extents[extent] = new;
-        pool->free_hint = extent + 1;
         pool->bytes += sizeof(*new);
+        return 0;
+}
+
+int pool_reserve(struct pool *pool, uint32_t *owner, uint32_t *ret_extent)
+{
+        uint32_t extent;
+        int r;
+
+        r = find_free(pool, &extent);
+        if (r >= 0)
+                r = make_extent(pool, extent, owner);
+        if (r < 0)
+                return r;
+        pool->free_hint = extent + 1;
         *ret_extent = extent;
         return 0;
 }
@@ -161,7 +168,8 @@ void pool_disown(struct pool *pool, uint32_t extent)
                 release(pool, extent);
 }
 
-int pool_take(struct pool *pool, uint32_t slot, uint32_t key)
+/* Fills the record of a free slot of a reserved extent. */
+static int occupy(struct pool *pool, uint32_t slot, struct slot record)
 {
         struct block **block = block_of(pool, slot);
         struct slot *taken;
@@ -177,10 +185,35 @@ int pool_take(struct pool *pool, uint32_t slot, uint32_t key)
         taken = &(*block)->slots[slot % POOL_BLOCK_SLOTS];
         if (taken->state != SLOT_FREE)
                 return -EBUSY;
-        *taken = (struct slot){.key = key, .state = SLOT_USED, .pins = 1};
+        *taken = record;
         pool->extents[slot / POOL_EXTENT_SLOTS]->n_busy++;
-        pool->n_used++;
+        pool->n_used += record.state == SLOT_USED;
+        pool->n_retired += record.state == SLOT_RETIRED;
         return 0;
+}
+
+int pool_take(struct pool *pool, uint32_t slot, uint32_t key)
+{
+        return occupy(pool, slot, (struct slot){.key = key, .state = SLOT_USED, .pins = 1});
+}
+
+int pool_adopt(struct pool *pool, uint32_t slot)
+{
+        uint32_t extent = slot / POOL_EXTENT_SLOTS;
+        bool made = false;
+        int r = extent < POOL_MAX_EXTENTS ? 0 : -ENOSPC;
+
+        while (r >= 0 && extent >= pool->n_extents)
+                r = grow(pool);
+        if (r >= 0 && !pool->extents[extent]) {
+                r = make_extent(pool, extent, NULL);
+                made = r >= 0;
+        }
+        if (r >= 0)
+                r = occupy(pool, slot, (struct slot){.state = SLOT_RETIRED});
+        if (r < 0 && made)
+                release(pool, extent);
+        return r;
 }
 
 struct pool_anchor *pool_anchor(const struct pool *pool, uint32_t extent)
@@ -239,9 +272,24 @@ static uint32_t *more_pins(struct pool *pool, uint32_t slot, bool make)
         return block->more_pins ? &block->more_pins[slot % POOL_BLOCK_SLOTS] : NULL;
 }
 
+/* The record of a slot that has content; one that was retired is in use again. */
+static struct slot *use(struct pool *pool, uint32_t slot)
+{
+        struct block **block = block_of(pool, slot);
+        struct slot *used;
+
+        assert(block && *block);
+        used = &(*block)->slots[slot % POOL_BLOCK_SLOTS];
+        assert(used->state != SLOT_FREE);
+        pool->n_retired -= used->state == SLOT_RETIRED;
+        pool->n_used += used->state == SLOT_RETIRED;
+        used->state = SLOT_USED;
+        return used;
+}
+
 void pool_pin(struct pool *pool, uint32_t slot)
 {
-        struct slot *used = slot_in(pool, slot, SLOT_USED);
+        struct slot *used = use(pool, slot);
         uint32_t *more;
 
         if (used->pins == SLOT_MAX_PINS)
@@ -278,9 +326,14 @@ uint32_t pool_pins(const struct pool *pool, uint32_t slot)
         return pins + (pins == OWN_PINS && block->more_pins ? block->more_pins[slot % POOL_BLOCK_SLOTS] : 0);
 }
 
+void pool_set_key(struct pool *pool, uint32_t slot, uint32_t key)
+{
+        (*block_of(pool, slot))->slots[slot % POOL_BLOCK_SLOTS].key = key;
+}
+
 void pool_share(struct pool *pool, uint32_t slot)
 {
-        struct slot *used = slot_in(pool, slot, SLOT_USED);
+        struct slot *used = use(pool, slot);
 
         if (used->sharers == SLOT_MAX_SHARERS)
                 return;

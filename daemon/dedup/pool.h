@@ -18,10 +18,9 @@
  * extent are made in blocks of POOL_BLOCK_SLOTS when the first slot of the block is taken, since often only
  * parts of a chunk have a twin. Extents whose slots are all free are given back and their numbers used again.
  *
- * A slot counts its sharers: the sites (page of a region) that map it. Nobody may write it, ever, and its
- * page is given back to the system only when its count is 0 *and* the caller says that no forked child can
- * map it (the caller knows; see dedup/domain.c). Until then it is "retired": out of the index, not used
- * again.
+ * A slot counts its sharers: the sites (page of a region) that map it, so far as we know. Nobody may write it,
+ * ever, and its page is given back to the system only when its count is 0 *and* the kernel says that nobody maps
+ * it (dedup/domain.h). Until then it is "retired": it has its content and may be used again at any moment.
  *
  * Identity: n_sharers == sum over used slots of sharers (those that a full count left out are not in either);
  * n_shared == used slots with sharers > 0; pages_sharing == n_sharers - n_shared.
@@ -39,9 +38,9 @@
 #define POOL_MAX_EXTENTS  (UINT32_C(1) << 20) /* 2 TiB of distinct content; the pool file's length */
 
 enum slot_state {
-        SLOT_FREE,    /* no content; the page is a hole */
-        SLOT_USED,    /* has content and may be mapped; sharers may be 0 while a merge is under way */
-        SLOT_RETIRED, /* no sharers, content still there because somebody unknown may map it */
+        SLOT_FREE, /* no content; the page is a hole */
+        SLOT_USED, /* has content and may be mapped; sharers may be 0 while a merge is under way */
+        SLOT_RETIRED, /* no sharers and no pins, but still its content: somebody whom we do not count may map it */
 };
 
 struct slot {
@@ -94,8 +93,16 @@ int pool_take(struct pool *pool, uint32_t slot, uint32_t key) wp_check;
 /* The record of a slot, or NULL when the number names no slot of a reserved extent. */
 const struct slot *pool_slot(const struct pool *pool, uint32_t slot);
 
+/* One merge under way, or one sharer, more; a retired slot is in use again. */
 void pool_pin(struct pool *pool, uint32_t slot);
-void pool_share(struct pool *pool, uint32_t slot); /* one sharer more */
+void pool_share(struct pool *pool, uint32_t slot);
+
+/*
+ * Takes over a slot whose content is in the file already, as SLOT_RETIRED; its extent is reserved if it is not yet. -EBUSY:
+ * not free; -ENOSPC: no such slot; -ENOMEM. pool_set_key() says what its content is.
+ */
+int pool_adopt(struct pool *pool, uint32_t slot) wp_check;
+void pool_set_key(struct pool *pool, uint32_t slot, uint32_t key);
 
 /* The merges under way that will map a used slot, all of them. */
 uint32_t pool_pins(const struct pool *pool, uint32_t slot);

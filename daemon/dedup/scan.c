@@ -67,6 +67,9 @@ static int digest_written(struct region *region, uint32_t page, struct scan_outp
                 return protect(region, page, output);
         case PAGE_VOLATILE:
                 return protect(region, page, output);
+        case PAGE_MERGED:
+        case PAGE_FOREIGN:
+                return range_list_add(&output->copied, page);
         default:
                 return 0;
         }

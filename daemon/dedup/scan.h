@@ -7,7 +7,8 @@
  * Each round PAGEMAP_SCAN tells of every populated page whether it was written since it was last protected. A
  * page that was is volatile: it is protected (again), and left alone for longer the more often that happens.
  * A page that stayed clean for one interval has settled and is to be read, once. KSM reads every page on
- * every scan to find out the same.
+ * every scan to find out the same. A merged page is protected for as long as it is shared: one that is listed as
+ * written is a copy, or about to become one.
  */
 
 #include <stdbool.h>
@@ -32,6 +33,7 @@ struct range_list {
 struct scan_output {
         struct range_list protect; /* populated and written: protect again */
         struct range_list read;    /* settled: read and fingerprint */
+        struct range_list copied;  /* shared until now, and found to be private */
         uint32_t n_written;        /* pages that lost their protection by being written, patience used */
         uint32_t n_skipped;        /* volatile pages left alone in this round */
 };

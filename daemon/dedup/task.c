@@ -6,6 +6,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include <sys/sysmacros.h>
 
 #include "kernel/uffd.h"
 #include "util/cleanup.h"
@@ -20,6 +23,7 @@ static void inspection_answer(struct inspection *inspection, int error, struct r
         list_remove(&inspection->link);
         fd_close(inspection->smaps_fd);
         free(inspection->vmas);
+        free(inspection->shared);
         free(inspection);
 }
 
@@ -28,9 +32,18 @@ int merger_register(struct merger *merger, struct member *member, uint64_t start
 {
         struct inspection *inspection = calloc(1, sizeof(*inspection));
 
-        if (inspection)
-                inspection->vmas = calloc(INSPECTION_VMAS, sizeof(*inspection->vmas));
-        if (!inspection || !inspection->vmas) {
+        if (!inspection)
+                return -ENOMEM;
+        if (length >> PAGE_SHIFT > REGION_MAX_PAGES) {
+                free(inspection);
+                return -E2BIG;
+        }
+        inspection->vmas = calloc(INSPECTION_VMAS, sizeof(*inspection->vmas));
+        if (member->resumed)
+                inspection->shared = calloc(BITMAP_WORDS(length >> PAGE_SHIFT), sizeof(uint64_t));
+        if (!inspection->vmas || (member->resumed && !inspection->shared)) {
+                free(inspection->vmas);
+                free(inspection->shared);
                 free(inspection);
                 return -ENOMEM;
         }
@@ -47,15 +60,35 @@ int merger_register(struct merger *merger, struct member *member, uint64_t start
         return 0;
 }
 
-/* The first reason why the memory cannot take part; *ret_address is where. */
-static enum reason judge(const struct inspection *inspection, size_t n_vmas, uint64_t *ret_address)
+static enum reason judge_vma(const struct member *member, const struct vma *vma)
 {
-        const struct domain *domain = inspection->member->domain;
+        return policy_vma(vma, member->domain->pool_dev, member->domain->pool_inode, member->resumed);
+}
+
+/* Whether both have the same of what is kept. */
+static bool same_kept(const struct vma *a, const struct vma *b)
+{
+        char name_a[REGION_NAME_BYTES], name_b[REGION_NAME_BYTES];
+
+        policy_kept_name(a, name_a);
+        policy_kept_name(b, name_b);
+        return !((a->flags ^ b->flags) & POLICY_KEPT_FLAGS) && !strcmp(name_a, name_b);
+}
+
+/*
+ * The first reason why the memory cannot take part; *ret_address is where. *ret_first is a mapping that is like all of
+ * it, or NULL when there are only mappings of pools.
+ */
+static enum reason judge(const struct inspection *inspection, size_t n_vmas, uint64_t *ret_address,
+                         const struct vma **ret_first)
+{
         uint64_t expected = inspection->start;
+
+        *ret_first = NULL;
 
         for (size_t i = 0; i < n_vmas; i++) {
                 const struct vma *vma = &inspection->vmas[i];
-                enum reason reason = policy_vma(vma, domain->pool_dev, domain->pool_inode);
+                enum reason reason = judge_vma(inspection->member, vma);
 
                 if (vma->start > expected)
                         break;
@@ -63,25 +96,49 @@ static enum reason judge(const struct inspection *inspection, size_t n_vmas, uin
                 if (reason != REASON_NONE && reason != REASON_REMNANT)
                         return reason;
                 expected = vma->end;
+                if (reason == REASON_REMNANT)
+                        continue;
+                if (*ret_first && !same_kept(*ret_first, vma))
+                        return REASON_MIXED;
+                *ret_first = vma;
         }
         *ret_address = expected;
         return expected < inspection->start + inspection->length ? REASON_UNMAPPED : REASON_NONE;
 }
 
-/* Pages that are private copies in a mapping of the pool, from an earlier registration. */
-static int mark_remnant(struct region *region, const struct vma *vma, uint64_t start, uint64_t end)
+/*
+ * What a page in a mapping of a pool is. Only of a client that came back we know that the mapping is under its hold or
+ * lazy; in others it is what an earlier connection left behind.
+ */
+static enum page_state pooled_state(const struct inspection *inspection, const struct vma *vma, uint32_t page,
+                                    uint32_t slot)
+{
+        struct domain *domain = inspection->member->domain;
+
+        if (!inspection->shared || !bitmap_get(inspection->shared, page))
+                return PAGE_COPIED;
+        if (vma->inode != domain->pool_inode || makedev(vma->dev_major, vma->dev_minor) != domain->pool_dev)
+                return PAGE_FOREIGN;
+        return domain_claim(domain, slot) < 0 ? PAGE_FOREIGN : PAGE_MERGED;
+}
+
+/* Pages in a mapping of a pool. */
+static int mark_pooled(const struct inspection *inspection, struct region *region, const struct vma *vma,
+                       uint64_t start, uint64_t end)
 {
         uint32_t slot = (uint32_t)((vma->offset + (start - vma->start)) >> PAGE_SHIFT);
         int r;
 
-        for (uint64_t address = start; address < end; address += PAGE_BYTES) {
+        for (uint64_t address = start; address < end; address += PAGE_BYTES, slot++) {
                 uint32_t page = (uint32_t)((address - region->start) >> PAGE_SHIFT);
+                enum page_state state;
 
                 r = region_make_chunk(region, page);
                 if (r < 0)
                         return r;
-                region_set_state(region, page, PAGE_COPIED, slot++);
-                region->n_remnants++;
+                state = pooled_state(inspection, vma, page, slot);
+                region_set_state(region, page, state, slot);
+                region->n_remnants += state == PAGE_COPIED;
         }
         return 0;
 }
@@ -111,12 +168,21 @@ static int track(const struct inspection *inspection, size_t n_vmas, struct regi
                 const struct vma *vma = &inspection->vmas[i];
                 uint64_t start = MAX(vma->start, region->start), end = MIN(vma->end, region_end(region));
 
-                if (policy_vma(vma, member->domain->pool_dev, member->domain->pool_inode) == REASON_REMNANT)
-                        r = mark_remnant(region, vma, start, end);
+                if (judge_vma(member, vma) == REASON_REMNANT)
+                        r = mark_pooled(inspection, region, vma, start, end);
                 else
                         r = uffd_register(member->track_fd, start, end - start, UFFDIO_REGISTER_MODE_WP);
         }
         return r;
+}
+
+static void unshare_all(struct member *member, const struct region *region)
+{
+        for (uint32_t page = 0; page < region->n_pages; page++)
+                if (!region_chunk(region, page))
+                        page = region_chunk_last(region, page);
+                else if (region_state(region, page) == PAGE_MERGED)
+                        domain_unshare(member->domain, region_key(region, page));
 }
 
 static int install(struct merger *merger, struct inspection *inspection, struct region **ret_region)
@@ -138,6 +204,7 @@ static int install(struct merger *merger, struct inspection *inspection, struct 
                 r = track(inspection, merger->work.n_vmas, region);
                 if (r < 0) {
                         untrack(member, region);
+                        unshare_all(member, region);
                         domain_remove_region(member->domain, region);
                 }
         }
@@ -155,6 +222,7 @@ void task_inspected(struct merger *merger, struct inspection *inspection)
 {
         char detail[WIRE_MAX_DETAIL] = "";
         struct region *region = NULL;
+        const struct vma *first;
         enum reason reason;
         uint64_t address;
         int r = merger->work.inspect_error;
@@ -169,7 +237,11 @@ void task_inspected(struct merger *merger, struct inspection *inspection)
                                               : "its mappings cannot be read");
                 return;
         }
-        reason = judge(inspection, merger->work.n_vmas, &address);
+        reason = judge(inspection, merger->work.n_vmas, &address, &first);
+        if (reason == REASON_NONE && inspection->flags & WIRE_REGISTER_POLICY) {
+                reason = REASON_POLICY;
+                address = inspection->start;
+        }
         if (reason == REASON_NONE) {
                 r = install(merger, inspection, &region);
                 if (r == -EEXIST)
@@ -186,24 +258,24 @@ void task_inspected(struct merger *merger, struct inspection *inspection)
                          reason_text(reason), reason_remedy(reason));
                 r = -EOPNOTSUPP;
         }
-        if (r >= 0)
+        if (r >= 0) {
+                if (first) {
+                        region->kept = first->flags & POLICY_KEPT_FLAGS;
+                        policy_kept_name(first, region->kept_name);
+                }
                 merger_wake(merger);
+        }
         inspection_answer(inspection, r, region, detail);
 }
 
 /* ------------------------------------------------------------------ tasks */
 
-void task_forget_region(struct merger *merger, struct region *region)
+/* Whoever still shares something of it, because the program moved it without a word, is seen by the kernel. */
+void task_end_region(struct merger *merger, struct member *member, struct region *region)
 {
         if (merger->round.region == region)
                 merger->round.region = NULL;
-        if (merger->checking == region)
-                merger->checking = NULL;
-}
-
-static void region_destroy(struct merger *merger, struct member *member, struct region *region)
-{
-        task_forget_region(merger, region);
+        unshare_all(member, region);
         domain_remove_region(member->domain, region);
         space_remove(&member->space, region);
         region_free(region);
@@ -278,23 +350,6 @@ void task_free(struct task *task)
         free(task);
 }
 
-/*
- * The program unmapped or moved merged memory before it unregistered it. The region ends, but where its pages
- * went nobody knows: its slots are kept for as long as the process lives.
- */
-static void region_haunt(struct merger *merger, struct member *member, struct region *region)
-{
-        task_forget_region(merger, region);
-        for (uint32_t page = 0; page < region->n_pages; page++)
-                if (!region_chunk(region, page))
-                        page = region_chunk_last(region, page);
-                else if (!region_shares(region, page) &&
-                         page_state_allowed(region_state(region, page), PAGE_EMPTY))
-                        region_set_state(region, page, PAGE_EMPTY, 0);
-        space_remove(&member->space, region);
-        list_append(&member->ghosts, &region->link);
-}
-
 static const char *task_detail(int error)
 {
         if (error == -ENOMEM)
@@ -314,10 +369,7 @@ static void task_finish(struct merger *merger, struct member *member, struct tas
         finished.error = task->error;
         if (!task->error && task->kind == TASK_UNREGISTER) {
                 untrack(member, task->region);
-                if (task->lost)
-                        region_haunt(merger, member, task->region);
-                else
-                        region_destroy(merger, member, task->region);
+                task_end_region(merger, member, task->region);
                 finished.region = NULL;
         } else {
                 task->region->closing = false;
@@ -442,10 +494,9 @@ static void page_done(struct merger *merger, struct run *run, uint32_t page, uin
         run->member->stat.merges++;
         pool_share(&domain->pool, slot);
         domain_unpin(domain, slot);
+        region_set_state(run->region, page, PAGE_MERGED, slot);
         if (written)
-                merger_breaking(merger, run->region, page, slot);
-        else
-                region_set_state(run->region, page, PAGE_MERGED, slot);
+                task_copied(run->region, page);
 }
 
 static void page_failed(struct run *run, uint32_t page, uint32_t slot, enum reason reason)
@@ -461,6 +512,8 @@ static void merge_result(struct merger *merger, struct run *run, const struct wi
 {
         enum reason error = result->error == -EBUSY ? REASON_BUSY : REASON_AGENT;
 
+        merger->survey_stale |= merger->round.region == run->region;
+
         for (uint32_t i = 0; i < run->n_pages; i++) {
                 if (!result->error && bitmap_get(result->done, i))
                         page_done(merger, run, run->page + i, run->slot + i);
@@ -472,23 +525,21 @@ static void merge_result(struct merger *merger, struct run *run, const struct wi
         }
 }
 
-void task_copied(struct region *region, uint32_t page)
+/* A page that shared becomes private. */
+static void end_sharing(struct region *region, uint32_t page, enum page_state state)
 {
         struct member *member = list_entry(region->space, struct member, space);
+        bool counted = region_state(region, page) == PAGE_MERGED;
         uint32_t slot = region_key(region, page);
 
-        region_set_state(region, page, PAGE_COPIED, slot);
-        domain_unshare(member->domain, slot);
+        region_set_state(region, page, state, state == PAGE_COPIED ? slot : 0);
+        if (counted)
+                domain_unshare(member->domain, slot);
 }
 
-/* The page is ordinary memory of its owner again. */
-static void given_back(struct region *region, uint32_t page)
+void task_copied(struct region *region, uint32_t page)
 {
-        struct member *member = list_entry(region->space, struct member, space);
-        uint32_t slot = region_key(region, page);
-
-        region_set_state(region, page, PAGE_VOLATILE, 0);
-        domain_unshare(member->domain, slot);
+        end_sharing(region, page, PAGE_COPIED);
 }
 
 /* Whether the agent could not give some page back: neither replaced it nor found it to be a copy. */
@@ -518,7 +569,7 @@ static void unmerge_result(struct run *run, const struct wire_run_result *result
                 if (!region_shares(run->region, run->page + i))
                         continue;
                 if (bitmap_get(result->done, i))
-                        given_back(run->region, run->page + i);
+                        end_sharing(run->region, run->page + i, PAGE_VOLATILE);
                 else if (bitmap_get(result->busy, i))
                         task_copied(run->region, run->page + i);
                 else
@@ -548,23 +599,25 @@ int merger_result(struct merger *merger, struct member *member, const struct wir
         return 0;
 }
 
-void merger_fault(struct merger *merger, struct member *member, uint64_t address, bool write)
+void merger_fault(struct member *member, uint64_t address, enum wire_fault_kind kind)
 {
         struct region *region;
         uint32_t page;
 
+        if (kind == WIRE_FAULT_CHILD) {
+                member->stat.write_faults++;
+                return;
+        }
         region = space_find(&member->space, address, &page);
         if (!region)
                 return;
-        if (write)
-                member->stat.write_faults++;
-        if (region_state(region, page) == PAGE_PLANNED) {
+        if (region_state(region, page) == PAGE_PLANNED)
                 region_mark_written(region, page);
-        } else if (write && region_state(region, page) == PAGE_MERGED) {
-                merger_breaking(merger, region, page, region_key(region, page));
-        } else if (!write && region_shares(region, page)) {
+        else if (region_shares(region, page))
                 task_copied(region, page);
-        }
+        else
+                return; /* a survey was faster, and has counted it */
+        member->stat.write_faults += kind == WIRE_FAULT_WRITE;
 }
 
 /* ------------------------------------------------------------------ the end */

@@ -58,16 +58,6 @@ static void do_anchor(struct work *work)
                                                         (uint64_t)work->stores[i].slot << PAGE_SHIFT);
 }
 
-/*
- * Empty is as good as copied: an empty entry in a mapping of the pool is never filled from the pool
- * (kernel/hold.h).
- */
-static void do_check(struct work *work)
-{
-        for (size_t i = 0; i < work->n_checks; i++)
-                work->checks[i].shared = pagemap_shared(work->pagemap_fd, work->checks[i].address) != 0;
-}
-
 static void do_protect(struct work *work)
 {
         /* What cannot be protected is seen as written again next time. */
@@ -113,10 +103,8 @@ static void do_read(struct worker *worker, struct work *work)
 
 static void do_survey(struct work *work)
 {
-        int (*survey)(int, uint64_t, uint64_t, struct page_region *, size_t, uint64_t *) =
-                work->survey_copied ? pagemap_survey_copied : pagemap_survey;
-        int r = survey(work->pagemap_fd, work->survey_start, work->survey_end, work->runs, WORK_SURVEY_RUNS,
-                       &work->survey_walked);
+        int r = pagemap_survey(work->pagemap_fd, work->survey_start, work->survey_end, work->runs,
+                               WORK_SURVEY_RUNS, &work->survey_walked);
 
         work->survey_error = r < 0 ? r : 0;
         work->n_runs = r < 0 ? 0 : (size_t)r;
@@ -137,11 +125,33 @@ static int inspect_vma(void *context, const struct vma *vma)
         return 0;
 }
 
+/* Marks the pages of [start, end) that still are a pool's own. What cannot be told counts as private. */
+static void mark_shared(struct work *work, uint64_t start, uint64_t end)
+{
+        struct page_region runs[64];
+
+        while (start < end) {
+                uint64_t walked = end;
+                int n = pagemap_survey_pooled(work->pagemap_fd, start, end, runs, ARRAY_SIZE(runs), &walked);
+
+                for (int i = 0; i < n; i++)
+                        for (uint64_t at = runs[i].start; at < runs[i].end; at += PAGE_BYTES)
+                                bitmap_set(work->shared, (at - work->inspect_start) >> PAGE_SHIFT);
+                if (n < 0 || walked <= start)
+                        return;
+                start = walked;
+        }
+}
+
 static void do_inspect(struct work *work)
 {
         work->n_vmas = 0;
         work->n_mappings = 0;
         work->inspect_error = procmaps_read(work->smaps_fd, inspect_vma, work);
+        for (size_t i = 0; work->shared && i < work->n_vmas; i++)
+                if (work->vmas[i].inode)
+                        mark_shared(work, MAX(work->vmas[i].start, work->inspect_start),
+                                    MIN(work->vmas[i].end, work->inspect_end));
 }
 
 static void *worker_main(void *argument)
@@ -163,8 +173,6 @@ static void *worker_main(void *argument)
                         do_store(worker, work);
                         do_anchor(work);
                 }
-                if (work->n_checks)
-                        do_check(work);
                 if (work->n_protects)
                         do_protect(work);
                 if (work->n_reads)

@@ -44,12 +44,6 @@ struct work_store {
         uint32_t anchor; /* to be pinned to the page afterwards, or ANCHOR_NONE */
 };
 
-struct work_check {
-        uint64_t address; /* bytes, in the client */
-        uint32_t page;    /* the owner's */
-        bool shared;      /* out: still maps the pool's page, or that could not be told */
-};
-
 /*
  * The parts are carried out in this order, each unless it is empty. The buffer survives between two pieces of
  * work, so that content read by one can be stored by the next.
@@ -62,17 +56,13 @@ struct work {
         struct anchors *anchors;
         int store_error; /* out */
 
-        /* check: which of these pages are private by now */
-        struct work_check *checks;
-        size_t n_checks;
-
         /* protect */
-        int pagemap_fd; /* also for checks and survey */
+        int pagemap_fd; /* also for survey and inspection */
         const struct work_range *protects;
         size_t n_protects;
 
         /* read */
-        int mem_fd;
+        int mem_fd;            /* or a pool's, whose slots are read then */
         const uint8_t *secret; /* WORK_SECRET_BYTES, of the client's domain */
         struct work_read *reads;
         size_t n_reads;
@@ -80,7 +70,6 @@ struct work {
         /* survey of [survey_start, survey_end) */
         uint64_t survey_start;
         uint64_t survey_end;
-        bool survey_copied;       /* copied pages, instead of written ones */
         struct page_region *runs; /* WORK_SURVEY_RUNS */
         size_t n_runs;            /* out */
         uint64_t survey_walked;   /* out: up to here */
@@ -92,6 +81,7 @@ struct work {
         uint64_t inspect_end;
         struct vma *vmas;
         size_t n_vmas_max;
+        uint64_t *shared;    /* NULL, or out: a bit a page: in a mapping of a file, and the file's own */
         size_t n_vmas;       /* out */
         uint64_t n_mappings; /* out: of the process, those before inspect_end */
         int inspect_error;   /* out; -E2BIG: more than n_vmas_max */

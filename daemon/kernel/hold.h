@@ -2,13 +2,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Serving the hold context of merged memory: the daemon does it, and the client's watcher when there is no
- * daemon
+ * Serving merged memory (contexts hold and lazy): the client's watcher does it, and for forked children the daemon when
+ * their family cannot
  *
  * It is stateless, so that anybody who holds the descriptor can take over at any moment:
  *   write-protect fault   unprotect and wake; the kernel copies the page for the writer
  *
- *   minor fault           the program discarded the page (MADV_DONTNEED): give it a
+ *   minor or missing      the program discarded the page (MADV_DONTNEED): give it a
  *                         page of zeros. Pool pages are mapped before they are registered and are never
  *                         reclaimed, so that an empty entry means nothing else (tests/kernel/minor_zero.c).
  *                         The kernel also reports a page that another thread is just copying; then there is a
@@ -21,11 +21,22 @@
 
 #include "util/error.h"
 
-/* The features of each of a client's four contexts; see the file libwp/agent.c for what each is for. */
+/* The features of each of a client's contexts; see libwp/run.c for what each is for. */
 #define HOLD_FEATURES                                                                                        \
         (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |       \
          UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_THREAD_ID |                       \
          UFFD_FEATURE_EXACT_ADDRESS)
+/*
+ * What merged memory is registered for. MISSING matters when the page of the pool was given back after the
+ * program wrote its own copy: discarding that copy leaves an empty entry over a hole of the file, for which
+ * the kernel would make a page in the file and map it, and then whatever is stored there next
+ * (tests/kernel/pool_reuse.c). A fault without a flag is answered like a minor fault.
+ */
+#define HOLD_MODES (UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_MISSING)
+#define LAZY_FEATURES                                                                                        \
+        (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |              \
+         UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_EVENT_FORK |              \
+         UFFD_FEATURE_EVENT_REMAP)
 #define TRACK_FEATURES                                                                                       \
         (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |              \
          UFFD_FEATURE_WP_HUGETLBFS_SHMEM)

@@ -33,32 +33,30 @@ int pagemap_survey(int pagemap_fd, uint64_t start, uint64_t end, struct page_reg
                       n_runs, ret_walked);
 }
 
+int pagemap_survey_present(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
+                           size_t n_runs, uint64_t *ret_walked)
+{
+        return survey(pagemap_fd, start, end, PAGE_IS_PRESENT, 0, runs, n_runs, ret_walked);
+}
+
 int pagemap_survey_copied(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
                           size_t n_runs, uint64_t *ret_walked)
 {
-        return survey(pagemap_fd, start, end, PAGE_IS_PRESENT, PAGE_IS_FILE, runs, n_runs, ret_walked);
+        return survey(pagemap_fd, start, end, PAGE_IS_PRESENT, PAGE_IS_FILE | PAGE_IS_PFNZERO, runs, n_runs,
+                      ret_walked);
+}
+
+int pagemap_survey_file(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs, size_t n_runs,
+                        uint64_t *ret_walked)
+{
+        return survey(pagemap_fd, start, end, PAGE_IS_PRESENT | PAGE_IS_FILE, 0, runs, n_runs, ret_walked);
 }
 
 int pagemap_survey_pooled(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
                           size_t n_runs, uint64_t *ret_walked)
 {
-        return survey(pagemap_fd, start, end, PAGE_IS_PRESENT | PAGE_IS_FILE, 0, runs, n_runs, ret_walked);
-}
-
-int pagemap_shared(int pagemap_fd, uint64_t address)
-{
-        struct page_region run;
-        struct pm_scan_arg arg = {
-                .size = sizeof(arg),
-                .start = address,
-                .end = address + PAGE_BYTES,
-                .vec = (uintptr_t)&run,
-                .vec_len = 1,
-                .category_mask = PAGE_IS_PRESENT | PAGE_IS_FILE,
-                .return_mask = PAGE_IS_PRESENT,
-        };
-
-        return (int)error_from(ioctl(pagemap_fd, PAGEMAP_SCAN, &arg));
+        return survey(pagemap_fd, start, end, PAGE_IS_PRESENT | PAGE_IS_FILE, PAGE_IS_WRITTEN, runs, n_runs,
+                      ret_walked);
 }
 
 #define PROTECT_RUNS 64

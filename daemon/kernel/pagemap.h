@@ -21,22 +21,24 @@
 int pagemap_survey(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs, size_t n_runs,
                    uint64_t *ret_walked) wp_check;
 
+/* The same for all populated pages, the zero page included. */
+int pagemap_survey_present(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
+                           size_t n_runs, uint64_t *ret_walked) wp_check;
+
 /*
- * The same for populated pages that are anonymous: in a private mapping of a file, those that have been
- * copied.
+ * The same for populated pages that are anonymous, and not the zero page: in a private mapping of a file, those that
+ * have been copied.
  */
 int pagemap_survey_copied(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
                           size_t n_runs, uint64_t *ret_walked) wp_check;
 
 /* The same for populated pages that are the file's own. */
+int pagemap_survey_file(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs, size_t n_runs,
+                        uint64_t *ret_walked) wp_check;
+
+/* The same for those of them that are protected. */
 int pagemap_survey_pooled(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
                           size_t n_runs, uint64_t *ret_walked) wp_check;
-
-/*
- * Whether the page at this address, in a private mapping of a file, is the file's own: 1, or 0 (a copy, or
- * empty).
- */
-int pagemap_shared(int pagemap_fd, uint64_t address) wp_check;
 
 /*
  * Write-protects again the populated pages of [start, end) that are written, atomically with looking at them.

@@ -136,6 +136,8 @@ static uint32_t flag_of(const char *code)
                 {"dd", VMA_DONTDUMP},     {"wf", VMA_WIPEONFORK}, {"mg", VMA_MERGEABLE},
                 {"um", VMA_UFFD_MISSING}, {"uw", VMA_UFFD_WP},    {"ui", VMA_UFFD_MINOR},
                 {"sl", VMA_SEALED},       {"mm", VMA_MIXED},      {"ss", VMA_SHARED_STACK},
+                {"rr", VMA_RANDOM},       {"sr", VMA_SEQUENTIAL}, {"dp", VMA_DROPPABLE},
+                {"nr", VMA_NORESERVE},    {"hg", VMA_HUGEPAGE},   {"nh", VMA_NOHUGEPAGE},
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(flags); i++)

@@ -30,6 +30,12 @@ enum vma_flag {
         VMA_SEALED = 1 << 12,       /* sl */
         VMA_MIXED = 1 << 13,        /* mm */
         VMA_SHARED_STACK = 1 << 14, /* ss: shadow stack */
+        VMA_RANDOM = 1 << 15,       /* rr: MADV_RANDOM */
+        VMA_SEQUENTIAL = 1 << 16,   /* sr: MADV_SEQUENTIAL */
+        VMA_DROPPABLE = 1 << 17,    /* dp: MAP_DROPPABLE */
+        VMA_NORESERVE = 1 << 18,    /* nr: MAP_NORESERVE */
+        VMA_HUGEPAGE = 1 << 19,     /* hg: MADV_HUGEPAGE */
+        VMA_NOHUGEPAGE = 1 << 20,   /* nh: MADV_NOHUGEPAGE */
 };
 
 struct vma {
@@ -43,7 +49,8 @@ struct vma {
         bool shared;         /* MAP_SHARED */
         uint32_t flags;      /* enum vma_flag */
         int pkey;            /* ProtectionKey, 0 when there is none */
-        char name[64];       /* "[heap]", a path, cut to fit; empty for anonymous memory */
+        char name
+                [96]; /* "[heap]", "[anon:NAME]" as a whole, a path, cut to fit; empty for other anonymous memory */
 };
 
 /* Called for each mapping; a return value other than 0 ends the parse and is its result. */

@@ -88,6 +88,16 @@ int uffd_copy(int fd, uint64_t destination, const void *source, uint64_t length,
         return (int)error_from(ioctl(fd, UFFDIO_COPY, &request));
 }
 
+int64_t uffd_zeropage(int fd, uint64_t start, uint64_t length)
+{
+        struct uffdio_zeropage request = {.range = {.start = start, .len = length}};
+        long r = error_from(ioctl(fd, UFFDIO_ZEROPAGE, &request));
+
+        if (r < 0 && request.zeropage > 0)
+                return request.zeropage;
+        return r < 0 ? r : (int64_t)length;
+}
+
 int64_t uffd_move(int fd, uint64_t destination, uint64_t source, uint64_t length, uint64_t mode)
 {
         struct uffdio_move request = {.dst = destination, .src = source, .len = length, .mode = mode};

@@ -48,6 +48,12 @@ int uffd_wake(int fd, uint64_t start, uint64_t length) wp_check;
 int uffd_copy(int fd, uint64_t destination, const void *source, uint64_t length, uint64_t mode) wp_check;
 
 /*
+ * Maps the kernel's zero page into missing pages. Returns the number of bytes mapped, or a negative errno when already
+ * the first page could not be: -EEXIST as above, also if there is a marker of protection.
+ */
+int64_t uffd_zeropage(int fd, uint64_t start, uint64_t length) wp_check;
+
+/*
  * Moves pages inside the caller's address space. Returns the number of bytes moved, holes included, which is
  * less than asked for when a page in the way could not be moved, or a negative errno when already the first
  * could not: -EBUSY (pinned for DMA, or shared with a forked child), -EEXIST, -EINVAL (kind of memory,

@@ -152,11 +152,49 @@ static int probe_pagemap(const struct need *need, char *detail, size_t size)
 }
 
 /* The mount is attached nowhere and ends with its last descriptor. */
+static int make_pool(int *ret_fd)
+{
+        static const char page[PAGE_BYTES] = {1};
+        _cleanup_fd_ int mount = poolfile_mount(), fd = -EBADF;
+        int r = mount < 0 ? mount : poolfile_create(mount, "check", &fd);
+
+        if (r >= 0)
+                r = poolfile_write(fd, 0, page, sizeof(page));
+        if (r >= 0)
+                *ret_fd = fd_take(&fd);
+        return r;
+}
+
 static int probe_pool(const struct need *need, char *detail, size_t size)
 {
-        _cleanup_fd_ int mount = poolfile_mount(), writable = -EBADF, readonly = -EBADF;
+        _cleanup_fd_ int fd = -EBADF;
 
-        return mount < 0 ? mount : poolfile_create(mount, "check", &writable, &readonly);
+        return make_pool(&fd);
+}
+
+/* Whether a page is mapped: first it is, then it is not. */
+static int probe_mapped(const struct need *need, char *detail, size_t size)
+{
+        _cleanup_fd_ int fd = -EBADF, pagemap = -EBADF;
+        _cleanup_(unmap_page) void *page = MAP_FAILED;
+        uint64_t unmapped = 0;
+        int r = make_pool(&fd);
+
+        if (r < 0)
+                return r;
+        pagemap = (int)error_from(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+        if (pagemap < 0)
+                return pagemap;
+        page = mmap(NULL, PAGE_BYTES, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+        if (page == MAP_FAILED)
+                return -errno;
+        r = poolfile_unmapped(fd, pagemap, 0, 1, &unmapped);
+        if (r < 0 || unmapped)
+                return r < 0 ? r : -EOPNOTSUPP;
+        unmap_page(&page);
+        page = MAP_FAILED;
+        r = poolfile_unmapped(fd, pagemap, 0, 1, &unmapped);
+        return r < 0 || unmapped ? r : -EOPNOTSUPP;
 }
 
 static int probe_ring(const struct need *need, char *detail, size_t size)
@@ -244,18 +282,6 @@ static int probe_ring_read(const struct need *need, char *detail, size_t size)
         r = fault_and_read(&ring, context, page);
         io_uring_queue_exit(&ring);
         return r;
-}
-
-static int probe_seals(const struct need *need, char *detail, size_t size)
-{
-        _cleanup_fd_ int fd = (int)error_from(memfd_create("check", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-
-        if (fd < 0)
-                return fd;
-        if (ftruncate(fd, PAGE_BYTES) < 0 ||
-            fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-                return -errno;
-        return ftruncate(fd, 0) < 0 ? 0 : -EOPNOTSUPP;
 }
 
 /* Asks for the action, which loads nothing. */
@@ -380,7 +406,7 @@ static const struct need needs[] = {
         {"PAGEMAP_SCAN", "which pages were written, at once", "no service", false, probe_pagemap, 0},
         {"detached tmpfs, noswap, huge=never", "canonical pages that stay as they are", "no service", false,
          probe_pool, 0},
-        {"memfd seals", "event queues that clients cannot shrink", "no service", false, probe_seals, 0},
+        {"pagemap: exclusively mapped", "giving canonical pages back", "no service", false, probe_mapped, 0},
         {"io_uring with restrictions", "the fault service, and pinned pages of the pool", "no service", false,
          probe_ring, 0},
         {"io_uring READ of a userfaultfd", "the fault service", "no service", false, probe_ring_read, 0},

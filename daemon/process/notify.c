@@ -4,6 +4,7 @@
 
 #include "process/notify.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +17,9 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
+
+/* Names of pools in the descriptor store: this, and the uid. */
+#define POOL_PREFIX "pool-"
 
 static void free_names(char ***names)
 {
@@ -47,19 +51,54 @@ static int take_listener(int fd, const char *name, int type, int *slot)
         return 0;
 }
 
-static int take_passed(int fd, const char *name, int *client, int *control)
+static bool parse_pool_name(const char *name, uid_t *ret_uid)
 {
+        unsigned long uid;
+        char *end;
+
+        if (strncmp(name, POOL_PREFIX, strlen(POOL_PREFIX)))
+                return false;
+        name += strlen(POOL_PREFIX);
+        if (*name < '0' || *name > '9' || (*name == '0' && name[1]))
+                return false;
+        errno = 0;
+        uid = strtoul(name, &end, 10);
+        if (errno || *end || uid > UINT32_MAX)
+                return false;
+        *ret_uid = (uid_t)uid;
+        return true;
+}
+
+static void take_pool(int fd, uid_t uid, struct notify_pools *pools)
+{
+        if (pools->n < NOTIFY_MAX_POOLS)
+                pools->pools[pools->n++] = (struct notify_pool){.uid = uid, .fd = fd};
+        else {
+                log_warning("The service manager passed more than %d pools; the one of uid %u is closed",
+                            NOTIFY_MAX_POOLS, uid);
+                fd_close(fd);
+        }
+}
+
+static int take_passed(int fd, const char *name, int *client, int *control, struct notify_pools *pools)
+{
+        uid_t uid;
+
         if (!strcmp(name, "client"))
                 return take_listener(fd, name, SOCK_SEQPACKET, client);
         if (!strcmp(name, "control"))
                 return take_listener(fd, name, SOCK_STREAM, control);
+        if (parse_pool_name(name, &uid)) {
+                take_pool(fd, uid, pools);
+                return 0;
+        }
         log_warning(
                 "The service manager passed a descriptor of a name that means nothing here; it is closed");
         fd_close(fd);
         return 0;
 }
 
-int notify_listen_fds(int *ret_client_fd, int *ret_control_fd)
+int notify_passed_fds(int *ret_client_fd, int *ret_control_fd, struct notify_pools *ret_pools)
 {
         _cleanup_(free_names) char **names = NULL;
         _cleanup_fd_ int client = -EBADF, control = -EBADF;
@@ -68,19 +107,37 @@ int notify_listen_fds(int *ret_client_fd, int *ret_control_fd)
         n = sd_listen_fds_with_names(true, &names);
         if (n < 0)
                 return n;
+        ret_pools->n = 0;
         for (int i = 0; i < n; i++) {
                 int fd = SD_LISTEN_FDS_START + i;
 
                 if (r >= 0)
-                        r = take_passed(fd, names[i], &client, &control);
+                        r = take_passed(fd, names[i], &client, &control, ret_pools);
                 else
                         fd_close(fd);
         }
-        if (r < 0)
+        if (r < 0) {
+                while (ret_pools->n > 0)
+                        fd_close(ret_pools->pools[--ret_pools->n].fd);
                 return r;
+        }
         *ret_client_fd = fd_take(&client);
         *ret_control_fd = fd_take(&control);
         return 0;
+}
+
+/* A regular file tells the manager nothing by polling, so that it is asked not to. */
+void notify_store_pool(uid_t uid, int fd)
+{
+        char text[96];
+
+        snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=" POOL_PREFIX "%u\nFDPOLL=0", uid);
+        (void)sd_pid_notify_with_fds(0, false, text, &fd, 1);
+}
+
+void notify_forget_pool(uid_t uid)
+{
+        sd_notifyf(false, "FDSTOREREMOVE=1\nFDNAME=" POOL_PREFIX "%u", uid);
 }
 
 void notify_ready(void)

@@ -140,19 +140,18 @@ static const struct rule rules[] = {
         {CALL(restart_syscall)}, /* the kernel goes on with a sleep after SIGSTOP and SIGCONT */
 
         /* Sockets: clients, control, and the service manager's notification socket. */
-        {CALL_IF(socket, 0, INT_BITS, AF_UNIX)},     /* sd_notify(3) */
-        {CALL_IF(socketpair, 0, INT_BITS, AF_UNIX)}, /* the bell of a client's event queue */
-        {CALL(connect)},                             /* sd_notify(3) */
-        {CALL(accept4)},                             /* a client arrives */
-        {CALL(sendmsg)},                             /* replies with descriptors; sd_notify(3) */
-        {CALL(recvmsg)},                             /* requests with descriptors */
-        {CALL(sendto)},                              /* replies */
-        {CALL(recvfrom)},                            /* requests */
-        {CALL(shutdown)},                            /* a client is sent away */
-        {CALL(getsockopt)},                          /* SO_PEERCRED */
-        {CALL(setsockopt)},                          /* send buffers; sd_notify(3) */
-        {CALL(getsockname)},                         /* what kind of socket was passed */
-        {CALL(getpeername)},                         /* the same */
+        {CALL_IF(socket, 0, INT_BITS, AF_UNIX)}, /* sd_notify(3) */
+        {CALL(connect)},                         /* sd_notify(3) */
+        {CALL(accept4)},                         /* a client arrives */
+        {CALL(sendmsg)},                         /* replies with descriptors; sd_notify(3) */
+        {CALL(recvmsg)},                         /* requests with descriptors */
+        {CALL(sendto)},                          /* replies */
+        {CALL(recvfrom)},                        /* requests */
+        {CALL(shutdown)},                        /* a client is sent away */
+        {CALL(getsockopt)},                      /* SO_PEERCRED */
+        {CALL(setsockopt)},                      /* send buffers; sd_notify(3) */
+        {CALL(getsockname)},                     /* what kind of socket was passed */
+        {CALL(getpeername)},                     /* the same */
 
         /* The fault service. */
         {CALL(io_uring_enter)},     /* submit and wait; the rings were made before, see stage 1 */
@@ -193,17 +192,15 @@ static const struct rule rules[] = {
         {CALL(pwrite64)}, /* canonical pages */
         {CALL(lseek)},    /* stdio on files in /proc */
         {CALL(close)},
-        {CALL(memfd_create)}, /* a client's event queue */
-        {CALL(ftruncate)},    /* its length; the pool's */
-        {CALL(fallocate)},    /* canonical pages that nobody maps go back to the system */
+        {CALL(ftruncate)}, /* the pool's length */
+        {CALL(fallocate)}, /* canonical pages that nobody maps go back to the system */
         {FCNTL(F_GETFD)},
         {FCNTL(F_SETFD)}, /* close on exec */
         {FCNTL(F_GETFL)},
         {FCNTL(F_SETFL)},         /* libev and the ring want O_NONBLOCK, one of them the contrary */
         {FCNTL(F_DUPFD_CLOEXEC)}, /* a descriptor for a second owner */
-        {FCNTL(F_ADD_SEALS)},     /* a client cannot shrink its event queue under the daemon */
-        {FCNTL(F_GET_SEALS)},
-        {IOCTL(TCGETS)}, /* isatty(3): how to write the log */
+        {FCNTL(F_OFD_SETLK)},     /* pages of the pool that are about to be given back */
+        {IOCTL(TCGETS)},          /* isatty(3): how to write the log */
 
         /* Memory; nothing executable, ever. */
         {CALL(brk)}, /* malloc(3) */

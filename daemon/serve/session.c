@@ -9,13 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "kernel/hold.h"
+#include "kernel/poolfile.h"
 #include "kernel/uffd.h"
 #include "libwp/wire.h"
 #include "serve/closer.h"
@@ -27,6 +27,9 @@
 /* Messages that wait for a peer to read. A batch is answered before the next is sent, so only a peer that
  * asks without reading gets here. */
 #define MAX_OUTPUT_BYTES (512 << 10)
+
+/* Forked children of one client that are served here, too; as many as it can serve itself, and more. */
+#define MAX_CHILDREN 1536
 
 /* Requests of one client that wait for their answers; libwp has at most 64. */
 #define MAX_CALLS 256
@@ -73,11 +76,10 @@ struct session {
         struct account_user *user;
         struct domain *domain;
         struct member *member; /* SESSION_READY */
-        struct holder *holder; /* SESSION_READY */
+        struct family *family; /* SESSION_READY */
         int pagemap_fd;        /* until the member takes them */
         int mem_fd;
-        int bell_fd;
-        struct queue_ring *queue;
+        uint64_t watcher_cpu_ns; /* of the client's watcher, so far as it said */
         struct list calls;
         unsigned n_calls;
         unsigned n_registering; /* of them, REGISTER */
@@ -87,17 +89,22 @@ struct session {
         struct ev_io writer;
 };
 
+/* A client and the children that it forked. Lives for as long as any of them is served. */
+struct family {
+        unsigned n_refs;         /* the session, and each holder */
+        struct session *session; /* NULL: gone */
+        int mem_fd;              /* of /proc/PID/mem: tells whether the client's address space still exists */
+        bool orphaned;
+};
+
 /*
- * What a context that the fault service reads belongs to: a client, or a forked child that is served until
- * its memory is gone. Lives until the service no longer reads the context, which may be long after the
- * session.
+ * What a context that the fault service reads belongs to: a forked child that is served until its memory is gone. Lives
+ * until the service no longer reads the context, which may be long after the session.
  */
 struct holder {
         struct list link;
-        struct domain *domain;
-        struct session *session; /* NULL: gone; children have their parent's */
+        struct family *family;
         struct fault_context *context;
-        bool child;
         bool ending; /* removal was asked for */
 };
 
@@ -108,7 +115,9 @@ struct session_server {
         struct closer *closer;
         struct list sessions;
         struct list holders;
-        unsigned n_refusals; /* ever */
+        struct hist latency;     /* of faults that clients served */
+        uint64_t watcher_cpu_ns; /* of clients that are gone */
+        unsigned n_refusals;     /* ever */
         struct session_refusal refusals[SESSION_REFUSALS];
         uint64_t inbox[WIRE_MAX_MESSAGE / sizeof(uint64_t)];
 };
@@ -149,10 +158,55 @@ static void output_free(struct output *output)
         free(output);
 }
 
+static struct family *family_new(int mem_fd)
+{
+        struct family *family = calloc(1, sizeof(*family));
+
+        if (!family)
+                return NULL;
+        family->n_refs = 1;
+        family->mem_fd = (int)error_from(fcntl(mem_fd, F_DUPFD_CLOEXEC, 0));
+        if (family->mem_fd >= 0)
+                return family;
+        free(family);
+        return NULL;
+}
+
+static struct family *family_unref(struct session_server *server, struct family *family)
+{
+        if (!family || --family->n_refs)
+                return NULL;
+        closer_close(server->closer, family->mem_fd);
+        free(family);
+        return NULL;
+}
+
+/* Reading the memory of an address space that is gone finds its end (mem_read(), fs/proc/base.c). */
+static bool family_alive(const struct family *family)
+{
+        char byte;
+
+        return pread(family->mem_fd, &byte, 1, 0) != 0;
+}
+
 static void holder_end(struct session_server *server, struct holder *holder)
 {
         holder->ending = true;
         fault_remove(server->context.fault, holder->context);
+}
+
+/* Once the client's address space is gone, nobody but us serves its children. */
+static void look_after_children(struct session_server *server, struct family *family)
+{
+        if (family->orphaned || family_alive(family))
+                return;
+        family->orphaned = true;
+        list_for_each(link, &server->holders) {
+                struct holder *holder = list_entry(link, struct holder, link);
+
+                if (holder->family == family && !holder->ending)
+                        fault_orphan(server->context.fault, holder->context);
+        }
 }
 
 static void session_free(struct session *session)
@@ -170,28 +224,23 @@ static void session_free(struct session *session)
         }
         if (session->member)
                 merger_hang_up(server->context.merger, session->member);
-        list_for_each(link, &server->holders) {
-                struct holder *holder = list_entry(link, struct holder, link);
-
-                if (holder->session == session)
-                        holder->session = NULL;
-        }
-        if (session->holder)
-                holder_end(server, session->holder);
+        if (session->family)
+                look_after_children(server, session->family);
+        if (session->family)
+                session->family->session = NULL;
+        session->family = family_unref(server, session->family);
+        server->watcher_cpu_ns += session->watcher_cpu_ns;
         list_for_each_safe(link, next, &session->outputs)
                 output_free(list_entry(link, struct output, link));
         /* What a member holds is charged for as long as it lives, which may be long after the session. */
         if (!session->member)
                 account_release_client(server->context.account, session->user);
-        if (session->queue)
-                munmap(session->queue, QUEUE_BYTES);
-        fd_close(session->bell_fd);
         closer_close(server->closer, session->pagemap_fd);
         closer_close(server->closer, session->mem_fd);
         closer_close(server->closer, session->fd);
         list_remove(&session->link);
         free(session);
-        server->context.changed(server->context.changed_context);
+        server->context.changed(server->context.callback_context);
 }
 
 /* Ends the session of a client that broke a rule. */
@@ -272,6 +321,11 @@ static int send_batch(void *context, const struct wire_batch *batch)
         return session_send(context, batch, NULL, 0);
 }
 
+static int send_written(void *context, const struct wire_written *written)
+{
+        return session_send(context, written, NULL, 0);
+}
+
 struct charge {
         struct account *account;
         struct account_user *user;
@@ -286,12 +340,28 @@ static void member_gone(void *context, uint64_t bytes)
         free(charge);
 }
 
-const struct member_ops session_member_ops = {.send_batch = send_batch, .gone = member_gone};
+const struct member_ops session_member_ops = {
+        .send_batch = send_batch, .send_written = send_written, .gone = member_gone};
 
-static int send_reply(struct session *session, uint64_t serial, int error, uint32_t region,
-                      const char *detail)
+static uint64_t kept_of(const struct region *region)
 {
-        struct wire_reply reply = {.error = error, .region = region};
+        return (region->kept & VMA_NORESERVE ? WIRE_KEPT_NORESERVE : 0) |
+               (region->kept & VMA_HUGEPAGE ? WIRE_KEPT_HUGEPAGE : 0) |
+               (region->kept & VMA_NOHUGEPAGE ? WIRE_KEPT_NOHUGEPAGE : 0);
+}
+
+static int send_registered(struct session *session, uint64_t serial, const struct region *region)
+{
+        struct wire_reply reply = {.region = region->id, .stat = {kept_of(region)}};
+
+        wire_init(&reply, WIRE_REPLY, sizeof(reply), serial);
+        snprintf(reply.detail, sizeof(reply.detail), "%s", region->kept_name);
+        return session_send(session, &reply, NULL, 0);
+}
+
+static int send_reply(struct session *session, uint64_t serial, int error, const char *detail)
+{
+        struct wire_reply reply = {.error = error};
 
         wire_init(&reply, WIRE_REPLY, sizeof(reply), serial);
         snprintf(reply.detail, sizeof(reply.detail), "%s", detail ? detail : "");
@@ -318,42 +388,17 @@ static bool is_proc_file(int fd, const char *name)
         return base && !strcmp(base + 1, name) && fstatfs(fd, &fs) >= 0 && fs.f_type == PROC_SUPER_MAGIC;
 }
 
-static struct queue_ring *queue_make(int *ret_fd)
-{
-        _cleanup_fd_ int fd = -EBADF;
-        void *ring;
-
-        fd = (int)error_from(memfd_create("wpd-events", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-        if (fd < 0 || ftruncate(fd, QUEUE_BYTES) < 0 ||
-            fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-                return NULL;
-        ring = mmap(NULL, QUEUE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (ring == MAP_FAILED)
-                return NULL;
-        *ret_fd = fd_take(&fd);
-        return ring;
-}
-
 static int send_welcome(struct session *session)
 {
         struct session_context *context = &session->server->context;
-        struct wire_welcome welcome = {
-                .version = WIRE_VERSION, .queue_entries = QUEUE_ENTRIES, .pool_bytes = DOMAIN_POOL_BYTES};
-        _cleanup_fd_ int queue_fd = -EBADF, listening = -EBADF;
-        int bell[2];
+        struct wire_welcome welcome = {.version = WIRE_VERSION, .pool_bytes = DOMAIN_POOL_BYTES};
+        _cleanup_fd_ int pool_fd = -EBADF;
+        int r = poolfile_reopen(session->domain->pool_fd, &pool_fd);
 
-        session->queue = queue_make(&queue_fd);
-        if (!session->queue)
-                return -ENOMEM;
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bell) < 0)
-                return -errno;
-        listening = bell[0];
-        session->bell_fd = bell[1];
+        if (r < 0)
+                return r;
         wire_init(&welcome, WIRE_WELCOME, sizeof(welcome), 0);
-        return session_send(session, &welcome,
-                            (int[]){context->uffd_device_fd, session->domain->pool_readonly_fd, queue_fd,
-                                    listening, session->bell_fd},
-                            5);
+        return session_send(session, &welcome, (int[]){context->uffd_device_fd, pool_fd}, 2);
 }
 
 /*
@@ -369,7 +414,7 @@ static void handle_hello(struct session *session, const struct wire_hello *hello
         session->pagemap_fd = fd_take(&fds[0]);
         session->mem_fd = fd_take(&fds[1]);
         if (hello->version != WIRE_VERSION) {
-                (void)!send_reply(session, 0, -EPROTO, 0, "library and daemon are of different versions");
+                (void)!send_reply(session, 0, -EPROTO, "library and daemon are of different versions");
                 session_drop(session, "its library speaks another version of the protocol");
                 return;
         }
@@ -377,7 +422,9 @@ static void handle_hello(struct session *session, const struct wire_hello *hello
                 session_drop(session, "HELLO came with the wrong descriptors");
                 return;
         }
-        r = merger_domain(context->merger, session->uid, context->pool_mount_fd, &session->domain);
+        r = merger_domain(context->merger, session->uid, context->pool_mount_fd, -EBADF, &session->domain);
+        if (r > 0)
+                context->keep_pool(context->callback_context, session->uid, session->domain->pool_fd);
         if (r >= 0)
                 r = send_welcome(session);
         if (r < 0) {
@@ -388,9 +435,14 @@ static void handle_hello(struct session *session, const struct wire_hello *hello
         session->state = SESSION_CONTEXTS;
 }
 
-static int enable_contexts(const int *fds, const char **ret_why)
+/*
+ * Contexts that an earlier connection brought are enabled already, and cannot be asked which features they have. One
+ * that has others than it should harms its owner: the daemon rests nothing on them.
+ */
+static int enable_contexts(const int *fds, bool resumed, const char **ret_why)
 {
-        static const uint64_t features[] = {TRACK_FEATURES, GUARD_FEATURES, STAGE_FEATURES, HOLD_FEATURES};
+        static const uint64_t features[] = {TRACK_FEATURES, GUARD_FEATURES, STAGE_FEATURES, HOLD_FEATURES,
+                                            LAZY_FEATURES};
 
         for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
                 int r;
@@ -400,6 +452,8 @@ static int enable_contexts(const int *fds, const char **ret_why)
                         return -EPROTO;
                 }
                 r = uffd_api(fds[i], features[i]);
+                if (r == -EINVAL && resumed)
+                        continue;
                 if (r < 0) {
                         *ret_why = "this kernel lacks a userfaultfd feature: see wpd --check";
                         return r == -EINVAL ? -ENOSYS : r;
@@ -408,80 +462,104 @@ static int enable_contexts(const int *fds, const char **ret_why)
         return 0;
 }
 
-static struct holder *holder_new(struct session_server *server, struct domain *domain,
-                                 struct session *session)
-{
-        struct holder *holder = calloc(1, sizeof(*holder));
-
-        if (!holder)
-                return NULL;
-        holder->domain = domain;
-        holder->session = session;
-        list_init(&holder->link);
-        list_append(&server->holders, &holder->link);
-        return holder;
-}
-
-static struct holder *holder_free(struct holder *holder)
-{
-        list_remove(&holder->link);
-        free(holder);
-        return NULL;
-}
-
-static int become_member(struct session *session, int *fds)
+static int become_member(struct session *session, int *fds, bool resumed)
 {
         struct session_context *context = &session->server->context;
-        _cleanup_fd_ int hold_fd = -EBADF;
-        int member_fds[4] = {session->pagemap_fd, session->mem_fd, fds[0], fds[3]};
-        struct fault_context *fault_context;
+        struct member_fds member_fds = {
+                .pagemap = session->pagemap_fd, .mem = session->mem_fd, .track = fds[0]};
         struct charge *charge;
         int r;
 
-        hold_fd = (int)error_from(fcntl(fds[3], F_DUPFD_CLOEXEC, 0));
-        if (hold_fd < 0)
-                return hold_fd;
-        session->holder = holder_new(session->server, session->domain, session);
-        if (!session->holder)
-                return -ENOMEM;
-        r = fault_add(context->fault, hold_fd, session->queue, session->bell_fd, session->holder,
-                      &fault_context);
-        if (r < 0) {
-                session->holder = holder_free(session->holder);
-                return r;
-        }
-        session->holder->context = fault_context;
-        fd_take(&hold_fd);
-        session->queue = NULL;
-        session->bell_fd = -EBADF;
+        session->family = family_new(session->mem_fd);
         charge = calloc(1, sizeof(*charge));
-        if (!charge)
+        if (!session->family || !charge) {
+                free(charge);
                 return -ENOMEM;
+        }
+        session->family->session = session;
         *charge = (struct charge){.account = context->account, .user = session->user};
-        r = member_new(session->domain, session->pid, session->uid, session, member_fds, charge,
+        r = member_new(session->domain, session->pid, session->uid, session, &member_fds, charge,
                        &session->member);
         if (r < 0) {
                 free(charge);
                 return r;
         }
-        session->pagemap_fd = session->mem_fd = fds[0] = fds[3] = -EBADF;
+        session->pagemap_fd = session->mem_fd = fds[0] = -EBADF;
+        session->member->resumed = resumed;
         merger_add_member(context->merger, session->member);
         return 0;
 }
 
-static void handle_contexts(struct session *session, int *fds)
+static void handle_contexts(struct session *session, const struct wire_contexts *contexts, int *fds)
 {
+        bool resumed = contexts->flags & WIRE_CONTEXTS_RESUMED;
         const char *why = "out of resources";
-        int r = enable_contexts(fds, &why);
+        int r = enable_contexts(fds, resumed, &why);
 
         if (r >= 0)
-                r = become_member(session, fds);
-        if (send_reply(session, 0, r, 0, r < 0 ? why : NULL) < 0 || r < 0) {
+                r = become_member(session, fds, resumed);
+        if (send_reply(session, 0, r, r < 0 ? why : NULL) < 0 || r < 0) {
                 session_drop(session, why);
                 return;
         }
         session->state = SESSION_READY;
-        log_debug("client %d (%s, uid %u) connected", session->pid, session->name, session->uid);
+        log_debug("client %d (%s, uid %u) %s", session->pid, session->name, session->uid,
+                  resumed ? "came back" : "connected");
+}
+
+/* ------------------------------------------------------------------ what the client's watcher says */
+
+static void handle_faults(struct session *session, const struct wire_faults *faults)
+{
+        for (uint32_t i = 0; i < faults->n_faults; i++) {
+                const struct wire_fault *fault = &faults->faults[i];
+
+                hist_add(&session->server->latency, fault->latency_ns);
+                merger_fault(session->member, fault->address, (enum wire_fault_kind)fault->kind);
+        }
+        /* No thread can have used more than all the time since. */
+        session->watcher_cpu_ns = MIN(faults->cpu_ns, clock_now() - session->accepted_ns);
+}
+
+static struct holder *holder_new(struct session_server *server, struct family *family)
+{
+        struct holder *holder = calloc(1, sizeof(*holder));
+
+        if (!holder)
+                return NULL;
+        holder->family = family;
+        family->n_refs++;
+        list_init(&holder->link);
+        list_append(&server->holders, &holder->link);
+        return holder;
+}
+
+static void holder_free(struct session_server *server, struct holder *holder)
+{
+        (void)family_unref(server, holder->family);
+        list_remove(&holder->link);
+        free(holder);
+}
+
+/* A context of a child: it is served here as well. One that is beyond the limit is left to the client. */
+static int handle_child(struct session *session, const struct wire_child *child, int *fd)
+{
+        struct session_server *server = session->server;
+        struct holder *holder;
+        int r;
+
+        if (!uffd_is_context(*fd))
+                return -EPROTO;
+        holder = session->family->n_refs <= MAX_CHILDREN ? holder_new(server, session->family) : NULL;
+        if (!holder)
+                return 0;
+        r = fault_add(server->context.fault, *fd, child->flags & WIRE_CHILD_SOLE, holder, &holder->context);
+        if (r < 0) {
+                holder_free(server, holder);
+                return 0;
+        }
+        *fd = -EBADF;
+        return 0;
 }
 
 /* ------------------------------------------------------------------ requests */
@@ -510,23 +588,6 @@ static void call_free(struct call *call)
         free(call);
 }
 
-static void update_ranges(struct session *session)
-{
-        struct fault_ranges *ranges;
-
-        ranges = calloc(1, sizeof(*ranges) + session->member->space.n_regions * sizeof(ranges->ranges[0]));
-        if (!ranges)
-                return; /* the list from before stays; the next change tries again */
-        list_for_each(link, &session->member->space.regions) {
-                const struct region *region = list_entry(link, struct region, link);
-
-                if (region->flags & WP_NOTIFY)
-                        ranges->ranges[ranges->n++] =
-                                (struct queue_range){.start = region->start, .end = region_end(region)};
-        }
-        fault_set_ranges(session->server->context.fault, session->holder->context, ranges);
-}
-
 /* The answer to REGISTER, UNREGISTER or EXCLUDE. A session that cannot be told is dropped by its reader,
  * which sees the broken socket. */
 static void call_done(void *context, int error, struct region *region, const char *detail)
@@ -543,11 +604,12 @@ static void call_done(void *context, int error, struct region *region, const cha
         if (error < 0)
                 refuse(server, session->pid, call->address, call->bytes,
                        detail && detail[0] ? detail : strerror(-error));
-        if (registered || (released && error >= 0))
-                update_ranges(session);
-        (void)!send_reply(session, call->serial, error, registered ? region->id : 0, detail);
+        if (registered)
+                (void)!send_registered(session, call->serial, region);
+        else
+                (void)!send_reply(session, call->serial, error, detail);
         call_free(call);
-        server->context.changed(server->context.changed_context);
+        server->context.changed(server->context.callback_context);
 }
 
 /*
@@ -577,8 +639,10 @@ static const char *register_refused(const struct wire_register *message)
         if (message->address + message->length < message->address ||
             message->address + message->length > UINT64_C(1) << 47)
                 return "the range leaves the address space";
-        if (message->flags & ~(WP_MERGE | WP_NOTIFY))
+        if (message->flags & ~(WP_MERGE | WP_NOTIFY | WP_LAZY | WIRE_REGISTER_POLICY))
                 return "unknown flags";
+        if ((message->flags & WP_NOTIFY) && (message->flags & WP_LAZY))
+                return "WP_NOTIFY and WP_LAZY contradict each other";
         return NULL;
 }
 
@@ -604,14 +668,14 @@ static int handle_register(struct session *session, const struct wire_register *
                 why = "it overlaps a region that is registered already";
         if (why) {
                 refuse(session->server, session->pid, message->address, message->length, why);
-                return send_reply(session, message->header.serial, -EINVAL, 0, why);
+                return send_reply(session, message->header.serial, -EINVAL, why);
         }
         r = account_charge_region(context->account, session->user,
                                   session->member->space.n_regions + session->n_registering, message->length,
                                   &why);
         if (r < 0) {
                 refuse(session->server, session->pid, message->address, message->length, why);
-                return send_reply(session, message->header.serial, r, 0, why);
+                return send_reply(session, message->header.serial, r, why);
         }
         call = call_new(session, &message->header);
         smaps_fd = call ? open_smaps(session) : -ENOMEM;
@@ -619,8 +683,7 @@ static int handle_register(struct session *session, const struct wire_register *
                 account_release_region(session->user, message->length);
                 if (call)
                         call_free(call);
-                return send_reply(session, message->header.serial, smaps_fd, 0,
-                                  "its mappings cannot be read");
+                return send_reply(session, message->header.serial, smaps_fd, "its mappings cannot be read");
         }
         call->address = message->address;
         call->bytes = message->length;
@@ -650,11 +713,11 @@ static int send_stat(struct session *session, uint64_t serial, const struct regi
         reply.stat[WIRE_STAT_PAGES] = region->n_pages;
         reply.stat[WIRE_STAT_RESIDENT] =
                 region->n_pages - count[PAGE_EMPTY] - count[PAGE_ZERO] - count[PAGE_EXCLUDED];
-        reply.stat[WIRE_STAT_MERGED] = count[PAGE_MERGED];
+        reply.stat[WIRE_STAT_MERGED] = count[PAGE_MERGED] + count[PAGE_FOREIGN];
         reply.stat[WIRE_STAT_ZERO] = count[PAGE_ZERO];
         reply.stat[WIRE_STAT_VOLATILE] = count[PAGE_VOLATILE];
         reply.stat[WIRE_STAT_EXCLUDED] = count[PAGE_EXCLUDED];
-        reply.stat[WIRE_STAT_REFUSED] = count[PAGE_BREAKING] + count[PAGE_COPIED];
+        reply.stat[WIRE_STAT_REFUSED] = count[PAGE_COPIED];
         return session_send(session, &reply, NULL, 0);
 }
 
@@ -673,7 +736,7 @@ static int start_task(struct session *session, struct region *region, const stru
         int r;
 
         if (!call)
-                return send_reply(session, message->header.serial, -ENOMEM, 0, "out of memory");
+                return send_reply(session, message->header.serial, -ENOMEM, "out of memory");
         call->address = region->start + message->offset;
         call->bytes = message->header.type == WIRE_UNREGISTER ? (uint64_t)region->n_pages << PAGE_SHIFT
                                                               : message->length;
@@ -684,7 +747,7 @@ static int start_task(struct session *session, struct region *region, const stru
                                    (uint32_t)(message->length >> PAGE_SHIFT), call_done, call);
         if (r < 0) {
                 call_free(call);
-                return send_reply(session, message->header.serial, r, 0,
+                return send_reply(session, message->header.serial, r,
                                   r == -EALREADY ? "the region is being unregistered already"
                                                  : "out of memory");
         }
@@ -697,23 +760,28 @@ static int handle_range(struct session *session, const struct wire_range *messag
         uint64_t serial = message->header.serial;
 
         if (!region)
-                return send_reply(session, serial, -EINVAL, 0, "no such region");
+                return send_reply(session, serial, -EINVAL, "no such region");
         if (message->header.type == WIRE_STAT)
                 return send_stat(session, serial, region);
         if (message->header.type != WIRE_UNREGISTER && !range_fits(region, message))
-                return send_reply(session, serial, -EINVAL, 0,
+                return send_reply(session, serial, -EINVAL,
                                   "the range leaves the region, or is not whole pages");
         if (message->header.type != WIRE_INCLUDE)
                 return start_task(session, region, message);
         merger_include(session->server->context.merger, region, (uint32_t)(message->offset >> PAGE_SHIFT),
                        (uint32_t)(message->length >> PAGE_SHIFT));
-        return send_reply(session, serial, 0, 0, NULL);
+        return send_reply(session, serial, 0, NULL);
+}
+
+static bool asks(uint32_t type)
+{
+        return type != WIRE_RESULT && type != WIRE_FAULTS && type != WIRE_CHILD && type != WIRE_BYE;
 }
 
 /* 0, or a negative errno with which the session ends; -EPROTO: it broke a rule. */
-static int handle_request(struct session *session, const struct wire_header *header)
+static int handle_request(struct session *session, const struct wire_header *header, int *fds)
 {
-        if (session->n_calls >= MAX_CALLS && header->type != WIRE_RESULT && header->type != WIRE_BYE)
+        if (session->n_calls >= MAX_CALLS && asks(header->type))
                 return -EPROTO;
         switch (header->type) {
         case WIRE_REGISTER:
@@ -726,6 +794,11 @@ static int handle_request(struct session *session, const struct wire_header *hea
         case WIRE_RESULT:
                 return merger_result(session->server->context.merger, session->member,
                                      (const struct wire_result *)header);
+        case WIRE_FAULTS:
+                handle_faults(session, (const struct wire_faults *)header);
+                return 0;
+        case WIRE_CHILD:
+                return handle_child(session, (const struct wire_child *)header, &fds[0]);
         case WIRE_BYE:
                 return -ENOTCONN;
         default:
@@ -740,20 +813,20 @@ static void handle_message(struct session *session, const struct wire_header *he
         if (session->state == SESSION_HELLO && header->type == WIRE_HELLO) {
                 handle_hello(session, (const struct wire_hello *)header, fds);
         } else if (session->state == SESSION_CONTEXTS && header->type == WIRE_CONTEXTS) {
-                handle_contexts(session, fds);
+                handle_contexts(session, (const struct wire_contexts *)header, fds);
         } else if (session->state != SESSION_READY) {
                 session_drop(session, "it asked before the handshake was over");
         } else {
                 struct session_server *server = session->server;
 
-                r = handle_request(session, header);
+                r = handle_request(session, header, fds);
                 if (r == -EPROTO)
                         session_drop(session, "it sent a message that does not belong there");
                 else if (r == -ENOBUFS)
                         session_drop(session, "it asks without reading the answers");
                 else if (r < 0)
                         session_free(session);
-                server->context.changed(server->context.changed_context);
+                server->context.changed(server->context.callback_context);
         }
 }
 
@@ -852,7 +925,7 @@ static int session_new(struct session_server *server, int fd, const struct ucred
         session->pid = peer->pid;
         session->uid = peer->uid;
         session->accepted_ns = clock_now();
-        session->pagemap_fd = session->mem_fd = session->bell_fd = -EBADF;
+        session->pagemap_fd = session->mem_fd = -EBADF;
         list_init(&session->link);
         list_init(&session->calls);
         list_init(&session->outputs);
@@ -911,7 +984,7 @@ struct session_server *session_server_free(struct session_server *server)
         list_for_each_safe(link, next, &server->sessions)
                 session_free(list_entry(link, struct session, link));
         list_for_each_safe(link, next, &server->holders)
-                holder_free(list_entry(link, struct holder, link));
+                holder_free(server, list_entry(link, struct holder, link));
         closer_free(server->closer);
         fd_close(server->listen_fd);
         free(server);
@@ -921,68 +994,52 @@ struct session_server *session_server_free(struct session_server *server)
 /* ------------------------------------------------------------------ what the fault service reports */
 
 /*
- * From now on slots keep their pages. A child without a context (there are too many) or without a holder (out
- * of memory) is never known to be gone: then they keep them for good.
+ * A child of a child, which we met first: the client gets its context, too. One without a holder would be served for
+ * ever: it is given up.
  */
-static void child_came(struct session_server *server, const struct fault_report *report)
+static void grandchild_came(struct session_server *server, const struct fault_report *report)
 {
         const struct holder *parent = fault_owner(report->context);
-        struct holder *child;
-        struct wire_child message;
-        int hold_fd;
+        struct holder *child = parent ? holder_new(server, parent->family) : NULL;
+        struct wire_grandchild message;
+        int fd;
 
-        if (!parent)
-                return; /* the child of a child without a holder: what it may map is kept for good already */
-        domain_child_came(parent->domain);
-        child = report->child ? holder_new(server, parent->domain, parent->session) : NULL;
-        if (!child)
+        if (!child) {
+                fault_remove(server->context.fault, report->child);
                 return;
-        child->child = true;
+        }
         child->context = report->child;
         fault_set_owner(report->child, child);
-        if (!parent->session)
+        if (!child->family->session)
                 return;
-        hold_fd = fault_hold_fd(report->child);
-        wire_init(&message, WIRE_CHILD, sizeof(message), 0);
-        (void)!session_send(parent->session, &message, &hold_fd, 1);
+        fd = fault_fd(report->child);
+        wire_init(&message, WIRE_GRANDCHILD, sizeof(message), 0);
+        (void)!session_send(child->family->session, &message, &fd, 1);
 }
 
 static void context_removed(struct session_server *server, struct fault_context *context)
 {
         struct holder *holder = fault_owner(context);
 
-        if (holder && holder->child)
-                domain_child_gone(holder->domain);
         if (holder)
-                holder_free(holder);
+                holder_free(server, holder);
         fault_release(server->context.fault, context);
 }
 
 void session_fault_report(struct session_server *server, const struct fault_report *report)
 {
-        const struct holder *holder;
-
-        switch (report->kind) {
-        case FAULT_WRITE:
-        case FAULT_DISCARD:
-                holder = fault_owner(report->context);
-                if (holder->session)
-                        merger_fault(server->context.merger, holder->session->member, report->address,
-                                     report->kind == FAULT_WRITE);
-                break;
-        case FAULT_CHILD:
-                child_came(server, report);
-                break;
-        case FAULT_REMOVED:
+        if (report->kind == FAULT_CHILD)
+                grandchild_came(server, report);
+        else
                 context_removed(server, report->context);
-                break;
-        case FAULT_SYNCED:
-                merger_in_step(server->context.merger);
-                break;
-        case FAULT_RANGES:
-                free(report->ranges);
-                break;
-        }
+}
+
+void session_fault_stat(const struct session_server *server, struct session_fault_stat *ret_stat)
+{
+        *ret_stat = (struct session_fault_stat){.latency = &server->latency,
+                                                .watcher_cpu_ns = server->watcher_cpu_ns};
+        list_for_each(link, &server->sessions)
+                ret_stat->watcher_cpu_ns += list_entry(link, struct session, link)->watcher_cpu_ns;
 }
 
 /*
@@ -1010,7 +1067,8 @@ void session_reap(struct session_server *server)
         list_for_each(link, &server->holders) {
                 struct holder *holder = list_entry(link, struct holder, link);
 
-                if (holder->child && !holder->ending && !uffd_alive(fault_hold_fd(holder->context)))
+                look_after_children(server, holder->family);
+                if (!holder->ending && !uffd_alive(fault_fd(holder->context)))
                         holder_end(server, holder);
         }
 }

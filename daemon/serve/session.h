@@ -5,9 +5,9 @@
  * Sessions: the client socket, and one connection each
  *
  * A session goes through three states: it says HELLO and hands over its /proc/self/{mem,pagemap}; it hands
- * over its four userfaultfds; then it is a member of its domain and may ask. A client that breaks the
+ * over its five userfaultfds; then it is a member of its domain and may ask. A client that breaks the
  * protocol is dropped with a reason that `wpctl doctor` and the journal tell; its memory stays right, since
- * its watcher takes over.
+ * it needs no daemon for that.
  *
  * Nothing here blocks: answers that the peer does not read wait in a bounded queue, and beyond the bound the
  * peer is dropped.
@@ -21,6 +21,7 @@
 #include "fault/service.h"
 #include "serve/account.h"
 #include "util/error.h"
+#include "util/hist.h"
 
 struct session_server;
 
@@ -33,7 +34,9 @@ struct session_context {
         int uffd_device_fd; /* /dev/userfaultfd, handed to clients */
         int pool_mount_fd;
         void (*changed)(void *context); /* something happened that the merger's clock should know */
-        void *changed_context;
+        /* A user's pool was made: whoever keeps the descriptor lets merged memory survive the daemon. */
+        void (*keep_pool)(void *context, uid_t uid, int pool_fd);
+        void *callback_context;
 };
 
 /* Serves the listening socket, which becomes the server's. */
@@ -44,6 +47,14 @@ struct session_server *session_server_free(struct session_server *server);
 
 /* The member_ops of the merger: batches go to the session. */
 extern const struct member_ops session_member_ops;
+
+/* What clients said about the faults that they served themselves. */
+struct session_fault_stat {
+        const struct hist *latency; /* ns from having a fault to having answered it */
+        uint64_t watcher_cpu_ns;
+};
+
+void session_fault_stat(const struct session_server *server, struct session_fault_stat *ret_stat);
 
 /* A report of the fault service. */
 void session_fault_report(struct session_server *server, const struct fault_report *report);

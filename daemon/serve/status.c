@@ -34,7 +34,7 @@ static json_t *failures_document(const uint64_t *failures)
 
 json_t *status_totals(const struct status_source *source)
 {
-        const struct hist *latency = fault_latency(source->fault);
+        struct session_fault_stat served;
         struct merger_stat stat;
         struct fault_stat fault;
         uint64_t metadata;
@@ -42,10 +42,11 @@ json_t *status_totals(const struct status_source *source)
 
         merger_stat(source->merger, &stat);
         fault_stat(source->fault, &fault);
+        session_fault_stat(source->sessions, &served);
         metadata = stat.metadata_bytes + stat.vmas * VMA_BYTES;
         profit = (int64_t)((stat.pages_sharing + stat.count[PAGE_ZERO]) * PAGE_BYTES) - (int64_t)metadata;
         return json_pack(
-                "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, "
+                "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, "
                 "s:I, s:I, s:{s:f, s:f, s:f}, s:{s:f, s:f, s:f}}",
                 "version", WPD_VERSION, "state",
                 stat.paused   ? "paused"
@@ -58,15 +59,17 @@ json_t *status_totals(const struct status_source *source)
                 (json_int_t)stat.pages_shared, "pages_sharing", (json_int_t)stat.pages_sharing,
                 "pages_unshared", (json_int_t)stat.count[PAGE_CANDIDATE], "pages_volatile",
                 (json_int_t)stat.count[PAGE_VOLATILE], "zero_pages", (json_int_t)stat.count[PAGE_ZERO],
-                "pages_scanned", (json_int_t)stat.pages_scanned, "pages_skipped",
-                (json_int_t)stat.pages_skipped, "full_scans", (json_int_t)stat.full_scans, "merges",
-                (json_int_t)stat.merges, "merge_failures", failures_document(stat.failures), "write_faults",
-                (json_int_t)fault.writes, "unmerges", (json_int_t)stat.unmerges, "general_profit",
-                (json_int_t)profit, "metadata_bytes", (json_int_t)metadata, "vmas", (json_int_t)stat.vmas,
-                "cpu_seconds", "control", seconds(clock_ns(CLOCK_THREAD_CPUTIME_ID)), "fault",
-                seconds(fault.cpu_ns), "scan", seconds(stat.worker_cpu_ns), "fault_latency_us", "p50",
-                micros(hist_quantile(latency, 500)), "p99", micros(hist_quantile(latency, 990)), "max",
-                micros(hist_max(latency)));
+                "pages_retired", (json_int_t)stat.pages_retired, "pages_foreign",
+                (json_int_t)stat.count[PAGE_FOREIGN], "pages_scanned", (json_int_t)stat.pages_scanned,
+                "pages_skipped", (json_int_t)stat.pages_skipped, "full_scans", (json_int_t)stat.full_scans,
+                "merges", (json_int_t)stat.merges, "merge_failures", failures_document(stat.failures),
+                "write_faults", (json_int_t)(stat.write_faults + fault.writes), "unmerges",
+                (json_int_t)stat.unmerges, "general_profit", (json_int_t)profit, "metadata_bytes",
+                (json_int_t)metadata, "vmas", (json_int_t)stat.vmas, "cpu_seconds", "control",
+                seconds(clock_ns(CLOCK_THREAD_CPUTIME_ID)), "fault",
+                seconds(fault.cpu_ns + served.watcher_cpu_ns), "scan", seconds(stat.worker_cpu_ns),
+                "fault_latency_us", "p50", micros(hist_quantile(served.latency, 500)), "p99",
+                micros(hist_quantile(served.latency, 990)), "max", micros(hist_max(served.latency)));
 }
 
 /* ------------------------------------------------------------------ clients and regions */
@@ -89,18 +92,18 @@ static void add_client(void *context, struct member *member)
 
         sum_regions(member, count);
         json_array_append_new(
-                context, json_pack("{s:i, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "pid",
-                                   member->space.pid, "uid", (json_int_t)member->space.uid, "name",
-                                   session_name(member->session), "regions",
-                                   (json_int_t)member->space.n_regions, "bytes_registered",
-                                   (json_int_t)(member->space.n_pages * PAGE_BYTES), "pages_tracked",
-                                   (json_int_t)(member->space.n_pages - count[PAGE_EMPTY]), "pages_sharing",
-                                   (json_int_t)count[PAGE_MERGED], "zero_pages", (json_int_t)count[PAGE_ZERO],
-                                   "pages_copied", (json_int_t)(count[PAGE_BREAKING] + count[PAGE_COPIED]),
-                                   "vmas", (json_int_t)space_borders(&member->space), "vma_budget",
-                                   (json_int_t)member->space.vma_budget, "write_faults",
-                                   (json_int_t)member->stat.write_faults, "state",
-                                   member->session ? "connected" : "gone"));
+                context,
+                json_pack("{s:i, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "pid",
+                          member->space.pid, "uid", (json_int_t)member->space.uid, "name",
+                          session_name(member->session), "regions", (json_int_t)member->space.n_regions,
+                          "bytes_registered", (json_int_t)(member->space.n_pages * PAGE_BYTES),
+                          "pages_tracked", (json_int_t)(member->space.n_pages - count[PAGE_EMPTY]),
+                          "pages_sharing", (json_int_t)count[PAGE_MERGED], "zero_pages",
+                          (json_int_t)count[PAGE_ZERO], "pages_copied", (json_int_t)count[PAGE_COPIED],
+                          "vmas", (json_int_t)space_borders(&member->space), "vma_budget",
+                          (json_int_t)member->space.vma_budget, "write_faults",
+                          (json_int_t)member->stat.write_faults, "state",
+                          member->session ? "connected" : "gone"));
 }
 
 json_t *status_clients(const struct status_source *source)
@@ -125,6 +128,8 @@ static json_t *flags_document(uint64_t flags)
                 json_array_append_new(document, json_string("merge"));
         if (flags & WP_NOTIFY)
                 json_array_append_new(document, json_string("notify"));
+        if (flags & WP_LAZY)
+                json_array_append_new(document, json_string("lazy"));
         return document;
 }
 
@@ -138,11 +143,10 @@ static json_t *region_document(const struct member *member, const struct region 
                 "length", (json_int_t)((uint64_t)region->n_pages * PAGE_BYTES), "flags",
                 flags_document(region->flags), "pages", (json_int_t)region->n_pages, "pages_resident",
                 (json_int_t)(region->n_pages - count[PAGE_EMPTY] - count[PAGE_ZERO] - count[PAGE_EXCLUDED]),
-                "pages_merged", (json_int_t)count[PAGE_MERGED], "zero_pages", (json_int_t)count[PAGE_ZERO],
-                "pages_volatile", (json_int_t)count[PAGE_VOLATILE], "pages_copied",
-                (json_int_t)(count[PAGE_BREAKING] + count[PAGE_COPIED]), "pages_excluded",
-                (json_int_t)count[PAGE_EXCLUDED], "pages_refused",
-                (json_int_t)(count[PAGE_BREAKING] + count[PAGE_COPIED]), "runs",
+                "pages_merged", (json_int_t)(count[PAGE_MERGED] + count[PAGE_FOREIGN]), "zero_pages",
+                (json_int_t)count[PAGE_ZERO], "pages_volatile", (json_int_t)count[PAGE_VOLATILE],
+                "pages_copied", (json_int_t)count[PAGE_COPIED], "pages_excluded",
+                (json_int_t)count[PAGE_EXCLUDED], "pages_refused", (json_int_t)count[PAGE_COPIED], "runs",
                 (json_int_t)(region->borders / 2));
 }
 
@@ -191,6 +195,8 @@ static void examine_region(json_t *document, const struct member *member, const 
                 {PAGE_CANDIDATE, "unshared", "no page with the same content was found", "none needed"},
                 {PAGE_COPIED, "copied", "was merged, then written: private now, and not merged again",
                  "register it with fresh memory to merge it again"},
+                {PAGE_FOREIGN, "foreign", "merged by an earlier daemon, whose pool is not known to this one",
+                 "none needed: it still shares with others of that time; register it anew to merge it here"},
                 {PAGE_EXCLUDED, "excluded", "the program excluded it", "wp_include() takes it back in"},
         };
         uint64_t length = (uint64_t)region->n_pages * PAGE_BYTES;

@@ -30,6 +30,11 @@ union packet {
         struct wire_reply reply;
         struct wire_batch batch;
         struct wire_result result;
+        struct wire_faults faults;
+        struct wire_written written;
+        struct wire_hello hello;
+        struct wire_welcome welcome;
+        struct wire_contexts contexts;
         struct wire_range range;
         uint8_t bytes[WIRE_MAX_MESSAGE];
 };
@@ -63,6 +68,29 @@ static void check_result(const struct wire_result *result, size_t size)
         }
 }
 
+static void check_faults(const struct wire_faults *faults, size_t size)
+{
+        fuzz_assert(faults->n_faults >= 1 && faults->n_faults <= WIRE_FAULTS_MAX);
+        fuzz_assert(size == sizeof(*faults) + faults->n_faults * sizeof(faults->faults[0]));
+        fuzz_assert(!faults->reserved);
+        for (uint32_t i = 0; i < faults->n_faults; i++)
+                fuzz_assert(faults->faults[i].kind >= WIRE_FAULT_WRITE &&
+                            faults->faults[i].kind < WIRE_FAULT_N_KINDS);
+}
+
+static void check_written(const struct wire_written *written, size_t size)
+{
+        fuzz_assert(written->n_ranges >= 1 && written->n_ranges <= WIRE_RANGES_MAX);
+        fuzz_assert(size == sizeof(*written) + written->n_ranges * sizeof(written->ranges[0]));
+        fuzz_assert(!written->reserved);
+        for (uint32_t i = 0; i < written->n_ranges; i++) {
+                const struct wire_written_range *range = &written->ranges[i];
+
+                fuzz_assert(page_aligned(range->address) && page_aligned(range->length));
+                fuzz_assert(range->address + range->length > range->address);
+        }
+}
+
 static void check_accepted(const union packet *packet, size_t size)
 {
         fuzz_assert(packet->header.size == size);
@@ -73,6 +101,16 @@ static void check_accepted(const union packet *packet, size_t size)
                 check_batch(&packet->batch, size);
         if (packet->header.type == WIRE_RESULT)
                 check_result(&packet->result, size);
+        if (packet->header.type == WIRE_FAULTS)
+                check_faults(&packet->faults, size);
+        if (packet->header.type == WIRE_WRITTEN)
+                check_written(&packet->written, size);
+        if (packet->header.type == WIRE_HELLO)
+                fuzz_assert(!packet->hello.reserved);
+        if (packet->header.type == WIRE_WELCOME)
+                fuzz_assert(!packet->welcome.reserved);
+        if (packet->header.type == WIRE_CONTEXTS)
+                fuzz_assert(!(packet->contexts.flags & ~WIRE_CONTEXTS_RESUMED) && !packet->contexts.reserved);
 }
 
 /* One field in 64 is left as it came. */
@@ -121,47 +159,133 @@ static void repair_reply(uint8_t *bytes)
         memcpy(bytes, &reply, sizeof(reply));
 }
 
-/* A number of whole elements, whatever follows the last one. */
-static uint32_t repair_list(uint8_t *packet, size_t size, uint32_t type, bool elements)
+static void repair_fault(uint8_t *bytes)
 {
-        size_t item = type == WIRE_BATCH ? sizeof(struct wire_run) : sizeof(struct wire_run_result);
-        uint32_t n_runs = (uint32_t)((size - sizeof(struct wire_batch)) / item);
+        struct wire_fault fault;
 
-        for (uint32_t i = 0; elements && i < n_runs; i++) {
-                if (type == WIRE_BATCH)
-                        repair_run(packet + sizeof(struct wire_batch) + i * item);
-                else
-                        repair_run_result(packet + sizeof(struct wire_result) + i * item);
-        }
-        return n_runs;
+        memcpy(&fault, bytes, sizeof(fault));
+        if (!left_alone(fault.kind))
+                fault.kind = WIRE_FAULT_WRITE + fault.kind % (WIRE_FAULT_N_KINDS - WIRE_FAULT_WRITE);
+        memcpy(bytes, &fault, sizeof(fault));
+}
+
+static void repair_written_range(uint8_t *bytes)
+{
+        struct wire_written_range range;
+
+        memcpy(&range, bytes, sizeof(range));
+        if (!left_alone(range.address))
+                range.address = page_down(range.address);
+        if (!left_alone(range.length))
+                range.length = page_down(range.length >> 1);
+        memcpy(bytes, &range, sizeof(range));
+}
+
+static void repair_hello(uint8_t *bytes)
+{
+        struct wire_hello hello;
+
+        memcpy(&hello, bytes, sizeof(hello));
+        hello.reserved = left_alone(hello.reserved) ? hello.reserved : 0;
+        memcpy(bytes, &hello, sizeof(hello));
+}
+
+static void repair_welcome(uint8_t *bytes)
+{
+        struct wire_welcome welcome;
+
+        memcpy(&welcome, bytes, sizeof(welcome));
+        welcome.reserved = left_alone(welcome.reserved) ? welcome.reserved : 0;
+        memcpy(bytes, &welcome, sizeof(welcome));
+}
+
+static void repair_contexts(uint8_t *bytes)
+{
+        struct wire_contexts contexts;
+
+        memcpy(&contexts, bytes, sizeof(contexts));
+        if (!left_alone(contexts.flags))
+                contexts.flags &= WIRE_CONTEXTS_RESUMED;
+        contexts.reserved = left_alone(contexts.reserved) ? contexts.reserved : 0;
+        memcpy(bytes, &contexts, sizeof(contexts));
+}
+
+static void repair_range(uint8_t *bytes, bool whole)
+{
+        struct wire_range range;
+
+        memcpy(&range, bytes, sizeof(range));
+        range.reserved = left_alone(range.reserved) ? range.reserved : 0;
+        if (whole && !left_alone(range.offset))
+                range.offset = 0;
+        if (whole && !left_alone(range.length))
+                range.length = 0;
+        memcpy(bytes, &range, sizeof(range));
+}
+
+/* The fixed part and one element of the types that have a list. */
+static const struct list_type {
+        size_t head;
+        size_t item;
+        void (*repair)(uint8_t *bytes);
+} lists[WIRE_N_TYPES + 1] = {
+        [WIRE_BATCH] = {sizeof(struct wire_batch), sizeof(struct wire_run), repair_run},
+        [WIRE_RESULT] = {sizeof(struct wire_result), sizeof(struct wire_run_result), repair_run_result},
+        [WIRE_WRITTEN] = {sizeof(struct wire_written), sizeof(struct wire_written_range),
+                          repair_written_range},
+        [WIRE_FAULTS] = {sizeof(struct wire_faults), sizeof(struct wire_fault), repair_fault},
+};
+
+/* A number of whole elements, whatever follows the last one. */
+static void repair_list(uint8_t *packet, size_t size, const struct list_type *list, bool elements)
+{
+        uint32_t count[2] = {(uint32_t)((size - list->head) / list->item), 0};
+
+        for (uint32_t i = 0; elements && i < count[0]; i++)
+                list->repair(packet + list->head + i * list->item);
+        memcpy(packet + offsetof(struct wire_batch, n_runs), count, sizeof(count));
+}
+
+static void repair_body(uint8_t *packet, size_t size, uint32_t type)
+{
+        bool whole = type == WIRE_UNREGISTER || type == WIRE_STAT;
+
+        if (type == WIRE_HELLO && size == sizeof(struct wire_hello))
+                repair_hello(packet);
+        else if (type == WIRE_WELCOME && size == sizeof(struct wire_welcome))
+                repair_welcome(packet);
+        else if (type == WIRE_CONTEXTS && size == sizeof(struct wire_contexts))
+                repair_contexts(packet);
+        else if (type == WIRE_REPLY && size == sizeof(struct wire_reply))
+                repair_reply(packet);
+        else if ((whole || type == WIRE_EXCLUDE || type == WIRE_INCLUDE) && size == sizeof(struct wire_range))
+                repair_range(packet, whole);
 }
 
 static void repair(uint8_t *packet, size_t size, unsigned what, uint32_t type)
 {
-        uint32_t count[2] = {0}, length = (uint32_t)size;
+        uint32_t length = (uint32_t)size;
 
         if (what & REPAIR_SIZE && size >= sizeof(struct wire_header))
                 memcpy(packet + offsetof(struct wire_header, size), &length, sizeof(length));
         if (what & REPAIR_TYPE && size >= sizeof(struct wire_header))
                 memcpy(packet + offsetof(struct wire_header, type), &type, sizeof(type));
-        if (what & REPAIR_BODY && type == WIRE_REPLY && size == sizeof(struct wire_reply))
-                repair_reply(packet);
-        if (what & REPAIR_COUNT && size >= sizeof(struct wire_batch)) {
-                count[0] = repair_list(packet, size, type, what & REPAIR_BODY);
-                memcpy(packet + offsetof(struct wire_batch, n_runs), count, sizeof(count));
-        }
+        if (what & REPAIR_BODY)
+                repair_body(packet, size, type);
+        if (what & REPAIR_COUNT && lists[type].item && size >= lists[type].head)
+                repair_list(packet, size, &lists[type], what & REPAIR_BODY);
 }
 
 static unsigned n_fds_of(uint32_t type)
 {
         switch (type) {
         case WIRE_HELLO:
-                return 2;
         case WIRE_WELCOME:
-                return 5;
+                return 2;
         case WIRE_CONTEXTS:
-                return 4;
+                return 5;
         case WIRE_CHILD:
+        case WIRE_GRANDCHILD:
                 return 1;
         default:
                 return 0;
@@ -183,16 +307,17 @@ static size_t size_of(uint32_t type, size_t size, unsigned what)
                 [WIRE_REPLY] = sizeof(struct wire_reply),
                 [WIRE_BATCH] = sizeof(struct wire_batch),
                 [WIRE_RESULT] = sizeof(struct wire_result),
+                [WIRE_WRITTEN] = sizeof(struct wire_written),
+                [WIRE_FAULTS] = sizeof(struct wire_faults),
                 [WIRE_CHILD] = sizeof(struct wire_child),
+                [WIRE_GRANDCHILD] = sizeof(struct wire_grandchild),
                 [WIRE_BYE] = sizeof(struct wire_bye),
         };
 
         if (!(what & REPAIR_SIZE) || size < sizes[type])
                 return size;
-        if (type == WIRE_BATCH)
-                return size - (size - sizes[type]) % sizeof(struct wire_run);
-        if (type == WIRE_RESULT)
-                return size - (size - sizes[type]) % sizeof(struct wire_run_result);
+        if (lists[type].item)
+                return size - (size - sizes[type]) % lists[type].item;
         return sizes[type] ? sizes[type] : size;
 }
 

@@ -193,7 +193,8 @@ void fact_pool(struct fact_pool *pool, size_t n_pages, uint64_t seed)
         if (pool->mount < 0)
                 fact_skip("a detached tmpfs with noswap: %s", strerror(-pool->mount));
         pool->n_pages = n_pages;
-        FACT_OK(poolfile_create(pool->mount, "pool", &pool->writable, &pool->readonly));
+        FACT_OK(poolfile_create(pool->mount, "pool", &pool->writable));
+        FACT_OK(poolfile_reopen(pool->writable, &pool->readonly));
         FACT_OK(ftruncate(pool->writable, (off_t)(n_pages * PAGE_BYTES)));
         fact_fill(content, n_pages, seed);
         FACT_OK(poolfile_write(pool->writable, 0, content, n_pages * PAGE_BYTES));
@@ -228,8 +229,7 @@ char *fact_map_merged(int hold, const struct fact_pool *pool, size_t first, size
 {
         char *pages = fact_map_pool(pool, first, n_pages);
 
-        FACT_OK(uffd_register(hold, (uintptr_t)pages, n_pages * PAGE_BYTES,
-                              UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MINOR));
+        FACT_OK(uffd_register(hold, (uintptr_t)pages, n_pages * PAGE_BYTES, HOLD_MODES));
         FACT_OK(uffd_write_protect(hold, (uintptr_t)pages, n_pages * PAGE_BYTES, true));
         return pages;
 }
@@ -415,7 +415,7 @@ static int server_answer(struct fact_server *server, const struct uffd_msg *faul
         uint64_t address = fault->arg.pagefault.address;
         int r;
 
-        if (fault->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR) {
+        if (!(fault->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)) {
                 r = hold_answer_minor(server->context, address);
                 if (r > 0)
                         atomic_fetch_add(&server->n_zeros, 1);
@@ -429,7 +429,7 @@ static void server_count(struct fact_server *server, const struct uffd_msg *mess
 {
         switch (message->event) {
         case UFFD_EVENT_PAGEFAULT:
-                if (message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR)
+                if (!(message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP))
                         atomic_fetch_add(&server->n_minors, 1);
                 else
                         atomic_fetch_add(&server->n_writes, 1);

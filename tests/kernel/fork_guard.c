@@ -11,7 +11,7 @@
  *
  * Source: fs/userfaultfd.c, dup_userfaultfd(), userfaultfd_release(); trap T4.
  *
- * Relied on by: libwp/agent.c (step 9).
+ * Relied on by: libwp/run.c (step 9).
  *
  * Without it: children that read zeros, or hang.
  */

@@ -11,7 +11,7 @@
  *
  * Source: Documentation/admin-guide/mm/userfaultfd.rst "Memory move"; mm/userfaultfd.c, move_pages().
  *
- * Relied on by: libwp/agent.c (steps 3, 4, 6, 8).
+ * Relied on by: libwp/run.c (steps 3, 4, 6, 8).
  *
  * Without it: no way to compare pages that nobody can change in between.
  */

@@ -11,7 +11,7 @@
  * Source: mm/userfaultfd.c, validate_move_areas(), move_present_ptes() (folio_maybe_dma_pinned(),
  * PageAnonExclusive()).
  *
- * Relied on by: libwp/agent.c (step 4: nothing else looks for pins), the limits L5 and L6.
+ * Relied on by: libwp/run.c (step 4: nothing else looks for pins), the limits L5 and L6.
  *
  * Without it: a device writes into a page that the program does not have any more.
  */

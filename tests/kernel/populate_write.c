@@ -10,7 +10,7 @@
  *
  * Source: madvise(2); mm/gup.c, faultin_page_range().
  *
- * Relied on by: libwp/agent.c (UNMERGE runs), hence wp_unregister(), wp_exclude(), wp_disconnect().
+ * Relied on by: libwp/run.c (UNMERGE runs), hence wp_unregister(), wp_exclude(), wp_disconnect().
  *
  * Without it: giving memory back would need a second copy of the run and a freeze.
  */

@@ -10,7 +10,7 @@
  *
  * Source: fs/userfaultfd.c, userfaultfd_register(), userfaultfd_unregister(); trap T1.
  *
- * Relied on by: libwp/agent.c (step 3: EBUSY means that the program uses userfaultfd itself), daemon
+ * Relied on by: libwp/run.c (step 3: EBUSY means that the program uses userfaultfd itself), daemon
  * registration.
  *
  * Without it: two servers for one page.

@@ -10,7 +10,7 @@
  *
  * Source: Documentation/admin-guide/mm/userfaultfd.rst "Non-cooperative userfaultfd"; mm/mremap.c; trap T7.
  *
- * Relied on by: libwp/agent.c (step 7), which therefore must not be the one who reads hold; libwp/watcher.c.
+ * Relied on by: libwp/run.c (step 7), which therefore must not be the one who reads hold; libwp/watcher.c.
  *
  * Without it: writes in a window between mapping and protecting go unnoticed.
  */

@@ -12,7 +12,7 @@
  * Source: Documentation/admin-guide/mm/userfaultfd.rst "Non-cooperative userfaultfd"; fs/userfaultfd.c,
  * userfaultfd_remove(), userfaultfd_event_wait_completion(); traps T3, T8.
  *
- * Relied on by: libwp/agent.c (steps 6 and 9), daemon/kernel/uffd.h.
+ * Relied on by: libwp/run.c (steps 6 and 9), daemon/kernel/uffd.h.
  *
  * Without it: old data comes back into memory that the program has discarded.
  */

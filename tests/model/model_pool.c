@@ -4,8 +4,9 @@
  * The pool against a naive array
  *
  * The model has one record per slot number that was ever handed out, and lists of the sites and merges that
- * refer to slots. After each step the counters and the identities at the head of pool.h are those that it
- * counts itself.
+ * refer to slots. Retired slots are freed, or come into use again, and content appears that an earlier daemon
+ * left behind. After each step the counters and the identities at the head of pool.h are those that it counts
+ * itself.
  */
 
 #include <setjmp.h>
@@ -46,12 +47,16 @@ struct model {
         struct pool pool;
         uint32_t *owners[N_CHUNKS]; /* allocated one by one, so that a late write to one is seen */
         bool reserved[N_EXTENTS];
+        bool owned[N_EXTENTS];                       /* by a chunk, which is to hear when it is given back */
         bool block_made[N_SLOTS / POOL_BLOCK_SLOTS]; /* a slot of it was used since the extent was reserved */
         struct naive_slot slots[N_SLOTS];
         struct refs sites;
         struct refs merges;
         struct refs retired;
         struct random random;
+        uint64_t n_used;
+        unsigned n_reused[2];  /* retired slots that were pinned, and shared */
+        unsigned n_adopted[2]; /* into extents that were there, and that were not */
 };
 
 static void refs_add(struct refs *refs, uint32_t slot)
@@ -69,6 +74,16 @@ static uint32_t refs_take(struct refs *refs, struct random *random)
         return slot;
 }
 
+static void refs_remove(struct refs *refs, uint32_t slot)
+{
+        size_t i = 0;
+
+        while (i < refs->n && refs->slots[i] != slot)
+                i++;
+        assert_true(i < refs->n);
+        refs->slots[i] = refs->slots[--refs->n];
+}
+
 static bool extent_busy(const struct model *model, uint32_t extent)
 {
         for (uint32_t k = 0; k < POOL_EXTENT_SLOTS; k++)
@@ -81,6 +96,7 @@ static bool extent_busy(const struct model *model, uint32_t extent)
 static void still_reserved(struct model *model, uint32_t extent)
 {
         model->reserved[extent] = extent_busy(model, extent);
+        model->owned[extent] &= model->reserved[extent];
         if (!model->reserved[extent])
                 memset(&model->block_made[extent * N_BLOCKS], false, N_BLOCKS);
 }
@@ -96,7 +112,7 @@ static void reserve(struct model *model, uint32_t chunk)
         assert_false(model->reserved[extent]);
         for (uint32_t i = 0; i < extent; i++) /* the lowest free number */
                 assert_true(model->reserved[i]);
-        model->reserved[extent] = true;
+        model->reserved[extent] = model->owned[extent] = true;
         *model->owners[chunk] = extent;
 }
 
@@ -106,6 +122,7 @@ static void disown(struct model *model, uint32_t chunk)
 
         if (extent != POOL_NO_EXTENT) {
                 pool_disown(&model->pool, extent);
+                model->owned[extent] = false;
                 still_reserved(model, extent);
         }
         free(model->owners[chunk]);
@@ -124,7 +141,62 @@ static void take(struct model *model, uint32_t extent)
                 return;
         *naive = (struct naive_slot){.state = SLOT_USED, .key = key, .pins = 1};
         refs_add(&model->merges, slot);
+        model->n_used++;
         model->block_made[slot / POOL_BLOCK_SLOTS] = true;
+}
+
+/* Content that is in the file already, in any extent: of a chunk, of nobody, or not reserved. */
+static void adopt(struct model *model)
+{
+        uint32_t extent = (uint32_t)random_below(&model->random, N_CHUNKS + 20);
+        uint32_t slot = extent * POOL_EXTENT_SLOTS + (uint32_t)random_below(&model->random, NEAR) * STRIDE;
+        struct naive_slot *naive = &model->slots[slot];
+        int r = pool_adopt(&model->pool, slot);
+
+        assert_int_equal(r, naive->state == SLOT_FREE ? 0 : -EBUSY);
+        if (r < 0)
+                return;
+        *naive = (struct naive_slot){.state = SLOT_RETIRED};
+        refs_add(&model->retired, slot);
+        model->n_adopted[!model->reserved[extent]]++;
+        model->reserved[extent] = true;
+        model->block_made[slot / POOL_BLOCK_SLOTS] = true;
+}
+
+/* The model's half of a reference to a slot, which may have been retired. */
+static void referred(struct model *model, uint32_t slot, bool by_site)
+{
+        struct naive_slot *naive = &model->slots[slot];
+
+        if (naive->state == SLOT_RETIRED) {
+                refs_remove(&model->retired, slot);
+                naive->state = SLOT_USED;
+                model->n_used++;
+                model->n_reused[by_site]++;
+        }
+        if (by_site)
+                naive->sharers++;
+        else
+                naive->pins++;
+        refs_add(by_site ? &model->sites : &model->merges, slot);
+}
+
+static void share(struct model *model, uint32_t slot)
+{
+        pool_share(&model->pool, slot);
+        referred(model, slot, true);
+}
+
+static void pin(struct model *model, uint32_t slot)
+{
+        pool_pin(&model->pool, slot);
+        referred(model, slot, false);
+}
+
+static void set_key(struct model *model, uint32_t slot)
+{
+        model->slots[slot].key = (uint32_t)random_next(&model->random);
+        pool_set_key(&model->pool, slot, model->slots[slot].key);
 }
 
 /* The model's half of losing a reference: what the pool must have answered. */
@@ -136,6 +208,7 @@ static void dropped(struct model *model, uint32_t slot, bool retired)
         if (!retired)
                 return;
         naive->state = SLOT_RETIRED;
+        model->n_used--;
         refs_add(&model->retired, slot);
 }
 
@@ -182,6 +255,7 @@ static void check_slot(const struct model *model, uint32_t number)
 static void check_all(const struct model *model)
 {
         uint64_t n_used = 0, n_retired = 0, n_shared = 0, n_sharers = 0, n_reserved = 0, n_blocks = 0;
+        uint32_t n_owned = 0;
 
         for (uint32_t i = 0; i < N_SLOTS; i++) {
                 check_slot(model, i);
@@ -194,8 +268,13 @@ static void check_all(const struct model *model)
         assert_int_equal(model->pool.n_retired, n_retired);
         assert_int_equal(model->pool.n_shared, n_shared);
         assert_int_equal(model->pool.n_sharers, n_sharers);
-        for (uint32_t i = 0; i < N_EXTENTS; i++)
+        for (uint32_t i = 0; i < N_EXTENTS; i++) {
                 n_reserved += model->reserved[i];
+                n_owned += model->owned[i];
+        }
+        for (uint32_t i = 0; i < N_CHUNKS; i++)
+                n_owned -= model->owners[i] && *model->owners[i] != POOL_NO_EXTENT;
+        assert_int_equal(n_owned, 0);
         for (uint32_t i = 0; i < N_SLOTS / POOL_BLOCK_SLOTS; i++)
                 n_blocks += model->block_made[i];
         assert_true(model->pool.bytes >= n_blocks * POOL_BLOCK_SLOTS * sizeof(struct slot));
@@ -209,11 +288,12 @@ static void check_counters(const struct model *model)
 {
         assert_int_equal(model->pool.n_sharers, model->sites.n);
         assert_int_equal(model->pool.n_retired, model->retired.n);
+        assert_int_equal(model->pool.n_used, model->n_used);
         assert_true(model->pool.n_shared <= model->pool.n_used);
         assert_true(model->pool.n_shared <= model->pool.n_sharers);
         for (uint32_t i = 0; i < N_CHUNKS; i++)
                 if (model->owners[i] && *model->owners[i] != POOL_NO_EXTENT)
-                        assert_true(model->reserved[*model->owners[i]]);
+                        assert_true(model->owned[*model->owners[i]]);
 }
 
 static void step_chunk(struct model *model)
@@ -228,31 +308,47 @@ static void step_chunk(struct model *model)
                 take(model, *model->owners[chunk]);
 }
 
+static uint32_t pick(struct model *model, const struct refs *refs)
+{
+        return refs->slots[random_below(&model->random, refs->n)];
+}
+
+/* What has been retired lately is often wanted again. */
+static void step_retired(struct model *model)
+{
+        uint64_t what = random_below(&model->random, 20);
+
+        if (what < 2)
+                pin(model, pick(model, &model->retired));
+        else if (what < 4)
+                share(model, pick(model, &model->retired));
+        else if (what < 5)
+                set_key(model, pick(model, &model->retired));
+        else
+                free_retired(model);
+}
+
 static void step(struct model *model)
 {
         uint64_t what = random_below(&model->random, 100);
+        bool room = model->merges.n < MAX_REFS && model->sites.n < MAX_REFS;
 
-        if (what < 25 && model->merges.n < MAX_REFS) {
+        if (what < 20 && room)
                 step_chunk(model);
-        } else if (what < 45 && model->merges.n > 0 && model->sites.n < MAX_REFS) {
-                uint32_t slot = model->merges.slots[random_below(&model->random, model->merges.n)];
-
-                pool_share(&model->pool, slot);
-                model->slots[slot].sharers++;
-                refs_add(&model->sites, slot);
-        } else if (what < 50 && model->sites.n > 0 && model->merges.n < MAX_REFS) {
-                uint32_t slot = model->sites.slots[random_below(&model->random, model->sites.n)];
-
-                pool_pin(&model->pool, slot);
-                model->slots[slot].pins++;
-                refs_add(&model->merges, slot);
-        } else if (what < 70 && model->merges.n > 0) {
+        else if (what < 22)
+                adopt(model);
+        else if (what < 40 && model->merges.n > 0 && room)
+                share(model, pick(model, &model->merges));
+        else if (what < 44 && model->sites.n > 0 && room)
+                pin(model, pick(model, &model->sites));
+        else if (what < 45 && model->sites.n > 0)
+                set_key(model, pick(model, &model->sites));
+        else if (what < 63 && model->merges.n > 0)
                 unpin(model);
-        } else if (what < 90 && model->sites.n > 0) {
+        else if (what < 81 && model->sites.n > 0)
                 unshare(model);
-        } else if (model->retired.n > 0) {
-                free_retired(model);
-        }
+        else if (model->retired.n > 0 && room)
+                step_retired(model);
 }
 
 /* Everybody goes away: then there is nothing left. */
@@ -287,6 +383,8 @@ static void run(uint64_t seed)
                         check_all(model);
         }
         assert_true(model->sites.n > 0 || model->merges.n > 0);
+        assert_true(model->n_reused[0] > 100 && model->n_reused[1] > 100);
+        assert_true(model->n_adopted[0] > 100 && model->n_adopted[1] > 100);
         wind_down(model);
         pool_deinit(&model->pool);
         free(model);

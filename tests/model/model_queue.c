@@ -120,6 +120,7 @@ struct model {
         size_t n_taken;
         struct folding folding; /* what waits for room */
         unsigned n_folded;
+        unsigned n_put_off;
 };
 
 static size_t room(const struct model *model)
@@ -178,6 +179,21 @@ static void push(struct model *model, struct random *random)
         assert_int_equal(queue_push(&model->producer, &event), written);
 }
 
+/* An event that is not to be folded: it comes whole, behind what was folded, or not at all. */
+static void push_whole(struct model *model, struct random *random)
+{
+        struct queue_event event = {.type = WP_EVENT_DISCONNECTED, .time_ns = random_next(random)};
+        bool fits;
+
+        (void)model_flush(model, event.time_ns);
+        fits = !count_runs(model->folding.cover) && room(model);
+        if (fits)
+                expect(model, event);
+        else
+                model->n_put_off++;
+        assert_int_equal(queue_push_whole(&model->producer, &event), fits);
+}
+
 static void pop(struct model *model)
 {
         struct queue_event event;
@@ -197,7 +213,7 @@ static void check(struct model *model)
 static void test_queue(void **state)
 {
         struct model *model = aligned_alloc(64, sizeof(*model));
-        struct random random = RANDOM_INIT(10);
+        struct random random = RANDOM_INIT(11);
 
         assert_non_null(model);
         memset(model, 0, sizeof(*model));
@@ -206,10 +222,12 @@ static void test_queue(void **state)
                 uint64_t pushes = random_below(&random, 100);
 
                 for (unsigned i = 0; i < 200; i++) {
-                        if (random_below(&random, 100) < pushes)
+                        if (random_below(&random, 100) >= pushes)
+                                pop(model);
+                        else if (random_below(&random, 10))
                                 push(model, &random);
                         else
-                                pop(model);
+                                push_whole(model, &random);
                 }
                 if (round % 5 == 0) {
                         uint64_t now = random_next(&random);
@@ -221,6 +239,7 @@ static void test_queue(void **state)
         while (model->n_taken < model->n_expected)
                 pop(model);
         assert_true(model->n_folded > 500);
+        assert_true(model->n_put_off > 50);
         assert_int_equal(queue_flush(&model->producer, 1), model_flush(model, 1));
         while (model->n_taken < model->n_expected)
                 pop(model);

@@ -13,7 +13,8 @@
  *   - a page is read only if it was tracked and not written since it was protected
  *   - a page that was written since it was read is a candidate no longer
  *   - a page that stops changing is read after at most LONGEST_WAIT rounds, and then never again
- *   - what is empty, planned, merged or excluded is left alone
+ *   - a page that shares is put on the list of copied ones exactly if it was listed
+ *   - what is empty, planned, merged, foreign, copied or excluded is left alone
  */
 
 #include <setjmp.h>
@@ -60,7 +61,7 @@ struct model {
         struct random random;
         bool quiet;       /* the client has stopped */
         bool undisturbed; /* surveys are whole, protections are carried out, reads succeed */
-        uint64_t n_read, n_protected, n_skipped, n_written;
+        uint64_t n_read, n_protected, n_skipped, n_written, n_copied[PAGE_N_STATES];
         uint32_t longest_wait;
 };
 
@@ -81,7 +82,7 @@ static bool owned_by_pool(const struct model *model, uint32_t page)
 {
         enum page_state state = region_state(model->region, page);
 
-        return state == PAGE_MERGED || state == PAGE_BREAKING || state == PAGE_COPIED;
+        return state == PAGE_MERGED || state == PAGE_FOREIGN || state == PAGE_COPIED;
 }
 
 static void client_touch(struct model *model, uint32_t i)
@@ -136,18 +137,21 @@ static void change_state(struct model *model)
                 to = chance(model, 3) ? PAGE_MERGED : chance(model, 2) ? PAGE_ZERO : PAGE_TRACKED;
                 break;
         case PAGE_MERGED:
-                to = chance(model, 2) ? PAGE_BREAKING : PAGE_VOLATILE;
+        case PAGE_FOREIGN:
+                to = chance(model, 2) ? PAGE_COPIED : PAGE_VOLATILE;
                 break;
-        case PAGE_BREAKING:
-                to = PAGE_COPIED;
+        case PAGE_COPIED:
+                to = PAGE_EXCLUDED;
                 break;
         case PAGE_EXCLUDED:
-                to = PAGE_TRACKED;
+                to = region_flags(model->region, i) & PAGE_F_POOLED ? PAGE_COPIED : PAGE_TRACKED;
                 break;
         case PAGE_CANDIDATE:
                 to = PAGE_PLANNED;
                 break;
-        case PAGE_EMPTY:
+        case PAGE_EMPTY: /* sometimes a new registration finds it in a mapping of a pool */
+                to = chance(model, 2) ? PAGE_FOREIGN : chance(model, 2) ? PAGE_MERGED : PAGE_EXCLUDED;
+                break;
         case PAGE_VOLATILE:
         case PAGE_TRACKED:
                 if (!chance(model, 4))
@@ -248,6 +252,19 @@ static void carry_out_reads(struct model *model)
                         read_page(model, i);
 }
 
+/* What is found to be a copy is believed at once, or, as when its region is going away, never. */
+static void carry_out_copied(struct model *model)
+{
+        const struct range_list *list = &model->output.copied;
+
+        for (size_t k = 0; k < list->n && !chance(model, 4); k++)
+                for (uint32_t i = list->ranges[k].page; i < list->ranges[k].page + list->ranges[k].n_pages;
+                     i++) {
+                        region_set_state(model->region, i, PAGE_COPIED, 0);
+                        model->pages[i].changed = true;
+                }
+}
+
 /* ------------------------------------------------------------------ what must hold */
 
 /* Marks the pages of a list that is sorted, has no neighbours that are not one range, and lies in the window. */
@@ -276,12 +293,18 @@ static bool put_off(const struct model *model, uint32_t i)
                region_flags(model->region, i) & PAGE_F_FAILED && region_patient(model->region, i);
 }
 
-static void check_page(const struct model *model, uint32_t i, bool protect, bool read)
+static bool shares(enum page_state state)
+{
+        return state == PAGE_MERGED || state == PAGE_FOREIGN;
+}
+
+static void check_page(const struct model *model, uint32_t i, bool protect, bool read, bool copied)
 {
         const struct naive_page *page = &model->pages[i];
         enum page_state before = model->before[i], after = region_state(model->region, i);
 
         assert_false(protect && read);
+        assert_int_equal(copied, model->listed[i] && shares(before));
         assert_int_equal(after == PAGE_TRACKED, protect || read || (!model->listed[i] && put_off(model, i)));
         if (protect)
                 assert_true(model->listed[i]);
@@ -298,7 +321,7 @@ static void check_page(const struct model *model, uint32_t i, bool protect, bool
         switch (before) {
         case PAGE_PLANNED:
         case PAGE_MERGED:
-        case PAGE_BREAKING:
+        case PAGE_FOREIGN:
         case PAGE_COPIED:
         case PAGE_EXCLUDED:
                 assert_int_equal(after, before);
@@ -311,11 +334,12 @@ static void check_page(const struct model *model, uint32_t i, bool protect, bool
 
 static void check_window(struct model *model, uint32_t first, uint32_t end)
 {
-        static bool protect[N_PAGES], read[N_PAGES];
+        static bool protect[N_PAGES], read[N_PAGES], copied[N_PAGES];
         uint32_t n_skipped = 0, n_written = 0;
 
         mark(&model->output.protect, first, end, protect);
         mark(&model->output.read, first, end, read);
+        mark(&model->output.copied, first, end, copied);
         for (uint32_t i = 0; i < N_PAGES; i++) {
                 enum page_state before = model->before[i], after = region_state(model->region, i);
 
@@ -323,11 +347,12 @@ static void check_window(struct model *model, uint32_t first, uint32_t end)
                         assert_int_equal(before, after);
                         continue;
                 }
-                check_page(model, i, protect[i], read[i]);
+                check_page(model, i, protect[i], read[i], copied[i]);
                 n_skipped += model->listed[i] && after == PAGE_VOLATILE;
                 n_skipped += !model->listed[i] && put_off(model, i);
                 n_written += model->listed[i] && (before == PAGE_TRACKED || before == PAGE_CANDIDATE);
                 model->n_protected += protect[i];
+                model->n_copied[before] += copied[i];
         }
         assert_int_equal(model->output.n_skipped, n_skipped);
         assert_int_equal(model->output.n_written, n_written);
@@ -373,9 +398,11 @@ static uint32_t scan_window(struct model *model, uint32_t first)
                 model->before[i] = region_state(model->region, i);
         range_list_clear(&model->output.protect);
         range_list_clear(&model->output.read);
+        range_list_clear(&model->output.copied);
         model->output.n_skipped = model->output.n_written = 0;
         assert_int_equal(scan_digest(model->region, first, end, runs, n_runs, &model->output), 0);
         check_window(model, first, end);
+        carry_out_copied(model);
         if (chance(model, 4))
                 client_run(model);
         carry_out_protects(model);
@@ -428,10 +455,12 @@ static void run(uint64_t seed, bool undisturbed)
         /* The model did meet what it is for; the bound is one that is reached. */
         assert_true(model->n_read > 10000 && model->n_protected > 10000);
         assert_true(model->n_skipped > 10000 && model->n_written > 10000);
+        assert_true(model->n_copied[PAGE_MERGED] > 300 && model->n_copied[PAGE_FOREIGN] > 30);
         assert_int_equal(model->longest_wait, LONGEST_WAIT - 1);
         settle(model);
         range_list_deinit(&model->output.protect);
         range_list_deinit(&model->output.read);
+        range_list_deinit(&model->output.copied);
         region_free(model->region);
         free(model);
 }

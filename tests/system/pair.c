@@ -38,19 +38,19 @@ void pair_verify(const struct pair *pair)
                 client_do(&pair->clients[i], program_verify, 0, 0, 0);
 }
 
-void pair_leave(struct pair *pair)
+void pair_leave(struct pair *pair, bool lingering)
 {
         for (long i = 0; i < 2; i++) {
                 CHECK_OK(client_do(&pair->clients[i], program_unregister, 0, 0, 0));
                 client_do(&pair->clients[i], program_verify, 0, 0, 0);
                 CHECK_OK(client_do(&pair->clients[i], program_unmap, 0, 0, 0));
-                CHECK_OK(client_do(&pair->clients[i], program_disconnect, 0, 0, 0));
+                CHECK_OK(client_do(&pair->clients[i], program_disconnect, lingering, 0, 0));
                 client_stop(&pair->clients[i]);
         }
 }
 
 void pair_end(struct pair *pair)
 {
-        pair_leave(pair);
+        pair_leave(pair, false);
         service_stop(&pair->service);
 }

@@ -24,8 +24,8 @@ void pair_join(struct pair *pair, uid_t uid, long n_pages, uint64_t flags);
 /* Every byte of both clients. */
 void pair_verify(const struct pair *pair);
 
-/* The clients give everything back and end; the service goes on. */
-void pair_leave(struct pair *pair);
+/* The clients give everything back and end; the service goes on. lingering: children of theirs live, so that their watchers stay. */
+void pair_leave(struct pair *pair, bool lingering);
 
 /* The same, and the end of the service. */
 void pair_end(struct pair *pair);

@@ -106,9 +106,9 @@ void raw_make_contexts(struct raw *raw)
                 raw->contexts[i] = (int)CHECK_OK(uffd_create(raw->given[0]));
 }
 
-void raw_say_contexts(struct raw *raw)
+void raw_say_contexts(struct raw *raw, uint32_t flags)
 {
-        struct wire_contexts contexts;
+        struct wire_contexts contexts = {.flags = flags};
 
         wire_init(&contexts, WIRE_CONTEXTS, sizeof(contexts), 0);
         raw_send(raw, &contexts, sizeof(contexts), raw->contexts, ARRAY_SIZE(raw->contexts));
@@ -127,7 +127,7 @@ void raw_open(struct raw *raw, const char *path, enum raw_state state)
         struct sockaddr_un address = {.sun_family = AF_UNIX};
 
         *raw = (struct raw){.given = {-EBADF, -EBADF, -EBADF, -EBADF, -EBADF},
-                            .contexts = {-EBADF, -EBADF, -EBADF, -EBADF}};
+                            .contexts = {-EBADF, -EBADF, -EBADF, -EBADF, -EBADF}};
         raw->socket = (int)CHECK_OK(error_from(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
         memcpy(address.sun_path, path, MIN(strlen(path), sizeof(address.sun_path) - 1));
         CHECK_OK(error_from(connect(raw->socket, (struct sockaddr *)&address, sizeof(address))));
@@ -137,7 +137,7 @@ void raw_open(struct raw *raw, const char *path, enum raw_state state)
                 raw_make_contexts(raw);
         }
         if (state >= RAW_READY) {
-                raw_say_contexts(raw);
+                raw_say_contexts(raw, 0);
                 CHECK_OK(raw_reply(raw));
         }
 }

@@ -15,10 +15,12 @@ enum raw_state {
         RAW_N_STATES,
 };
 
+#define RAW_N_CONTEXTS 5
+
 struct raw {
         int socket;
-        int given[WIRE_MAX_FDS]; /* with WELCOME: device, pool, queue, both ends of the bell */
-        int contexts[4];
+        int given[WIRE_MAX_FDS]; /* with WELCOME: device, pool */
+        int contexts[RAW_N_CONTEXTS];
         uint64_t inbox[WIRE_MAX_MESSAGE / sizeof(uint64_t)];
 };
 
@@ -29,7 +31,7 @@ void raw_close(struct raw *raw);
 void raw_say_hello(struct raw *raw);
 void raw_take_welcome(struct raw *raw);
 void raw_make_contexts(struct raw *raw);
-void raw_say_contexts(struct raw *raw);
+void raw_say_contexts(struct raw *raw, uint32_t flags);
 void raw_say_register(struct raw *raw, const void *memory, size_t length, uint64_t serial);
 
 /* Any bytes with any number of descriptors. */

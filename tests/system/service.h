@@ -16,10 +16,33 @@ struct service {
         char config_path[108];
         size_t n_fds; /* of the daemon without clients */
         size_t n_threads;
+        struct fd_store *store; /* NULL: there is no service manager */
 };
+
+/* A service manager's descriptor store, for the daemons of a test that are started one after the other. */
+#define FD_STORE_MAX 16
+
+struct fd_store {
+        int notify_fd; /* what daemons say arrives here */
+        char path[108];
+        unsigned n;
+        int fds[FD_STORE_MAX];
+        char names[FD_STORE_MAX][32];
+};
+
+void fd_store_open(struct fd_store *store);
+/* Takes what the daemon has sent so far. */
+void fd_store_collect(struct fd_store *store);
+void fd_store_close(struct fd_store *store);
 
 /* Starts a daemon that scans eagerly; `config` is added to its configuration and may be NULL. */
 void service_start(struct service *service, const char *config);
+
+/* The same under a service manager. */
+void service_start_stored(struct service *service, const char *config, struct fd_store *store);
+
+/* The same daemon again, when it has ended. With a store it gets back what the one before had kept there. */
+void service_restart(struct service *service);
 
 /* All clients are gone: the daemon is as it was when it started, and ends in good order. */
 void service_stop(struct service *service);

@@ -211,7 +211,7 @@ static void child_outlives(uid_t uid)
 
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
         fork_program(&pair.clients[0], &child);
-        pair_leave(&pair);
+        pair_leave(&pair, true);
         client_do(&child, program_verify, 0, 0, 0);
         for (long page = 0; page + 3 < N_PAGES; page += 50) {
                 CHECK_OK(client_do(&child, program_store, 0, (long)at(page), 0));

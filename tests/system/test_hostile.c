@@ -304,14 +304,14 @@ static long send_out_of_place(struct program *program, long a, long b, long c)
                 unsigned n_fds;
         } messages[] = {
                 {WIRE_HELLO, sizeof(struct wire_hello), 2},
-                {WIRE_CONTEXTS, sizeof(struct wire_contexts), 4},
+                {WIRE_CONTEXTS, sizeof(struct wire_contexts), RAW_N_CONTEXTS},
                 {WIRE_REGISTER, sizeof(struct wire_register), 0},
                 {WIRE_UNREGISTER, sizeof(struct wire_range), 0},
                 {WIRE_EXCLUDE, sizeof(struct wire_range), 0},
                 {WIRE_STAT, sizeof(struct wire_range), 0},
                 {WIRE_RESULT, sizeof(struct wire_result) + sizeof(struct wire_run_result), 0},
         };
-        int fds[] = {STDIN_FILENO, STDIN_FILENO, STDIN_FILENO, STDIN_FILENO};
+        int fds[] = {STDIN_FILENO, STDIN_FILENO, STDIN_FILENO, STDIN_FILENO, STDIN_FILENO};
         size_t size;
 
         if (b >= (long)ARRAY_SIZE(messages))
@@ -596,7 +596,7 @@ static long hello_with_path(struct program *program, long a, long b, long c)
         if (recv(raw.socket, &message, 1, MSG_PEEK) > 0) {
                 raw_take_welcome(&raw);
                 raw_make_contexts(&raw);
-                raw_say_contexts(&raw);
+                raw_say_contexts(&raw, 0);
                 CHECK_OK(raw_reply(&raw));
                 memset(memory, 1, BYTES);
                 raw_say_register(&raw, memory, BYTES, 1);
@@ -622,19 +622,19 @@ static long hello_with_number_of_files(struct program *program, long a, long b, 
         return 0;
 }
 
-/* b: what stands in the place of contexts; c: in which of the four places, or all. */
+/* b: what stands in the place of contexts; c: in which of the places, or in all. */
 static long contexts_of_wrong_kind(struct program *program, long a, long b, long c)
 {
         static int (*const openers[])(void) = {open_pipe,   open_null,    open_zero, open_fifo,
                                                open_socket, open_eventfd, open_mem};
-        struct wire_contexts contexts;
+        struct wire_contexts contexts = {.flags = 0};
 
         raw_open(&raw, (const char *)a, RAW_WELCOME);
-        for (long i = 0; i < 4; i++)
-                if (c == i || c == 4)
+        for (long i = 0; i < RAW_N_CONTEXTS; i++)
+                if (c == i || c == RAW_N_CONTEXTS)
                         CHECK_OK(error_from(dup2(openers[b](), raw.contexts[i])));
         wire_init(&contexts, WIRE_CONTEXTS, sizeof(contexts), 0);
-        raw_send(&raw, &contexts, sizeof(contexts), raw.contexts, 4);
+        raw_send(&raw, &contexts, sizeof(contexts), raw.contexts, RAW_N_CONTEXTS);
         raw_await_end(&raw);
         raw_close(&raw);
         return 0;
@@ -643,12 +643,12 @@ static long contexts_of_wrong_kind(struct program *program, long a, long b, long
 static long contexts_used_before(struct program *program, long a, long b, long c)
 {
         raw_open(&raw, (const char *)a, RAW_WELCOME);
-        if (b < 4)
+        if (b < RAW_N_CONTEXTS)
                 CHECK_OK(uffd_api(raw.contexts[b], 0));
         else
-                for (size_t i = 1; i < 4; i++)
+                for (size_t i = 1; i < RAW_N_CONTEXTS; i++)
                         CHECK_OK(error_from(dup2(raw.contexts[0], raw.contexts[i])));
-        raw_say_contexts(&raw);
+        raw_say_contexts(&raw, 0);
         CHECK(raw_reply(&raw) < 0, "used contexts were taken");
         raw_await_end(&raw);
         raw_close(&raw);
@@ -657,12 +657,12 @@ static long contexts_used_before(struct program *program, long a, long b, long c
 
 static long contexts_number(struct program *program, long a, long b, long c)
 {
-        struct wire_contexts contexts;
+        struct wire_contexts contexts = {.flags = 0};
         int fds[16];
 
         raw_open(&raw, (const char *)a, RAW_WELCOME);
         for (long i = 0; i < b; i++)
-                fds[i] = i < 4 ? raw.contexts[i] : (int)CHECK_OK(uffd_create(raw.given[0]));
+                fds[i] = i < RAW_N_CONTEXTS ? raw.contexts[i] : (int)CHECK_OK(uffd_create(raw.given[0]));
         wire_init(&contexts, WIRE_CONTEXTS, sizeof(contexts), 0);
         raw_send(&raw, &contexts, sizeof(contexts), fds, (unsigned)b);
         raw_await_end(&raw);
@@ -698,7 +698,7 @@ static void wrong_descriptors(uid_t uid)
         for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
                 attack(&scene, uid, "number of files", hello_with_number_of_files, numbers[i], 0,
                        "descriptors");
-                if (numbers[i] != 4)
+                if (numbers[i] != RAW_N_CONTEXTS)
                         attack(&scene, uid, "number of contexts", contexts_number, numbers[i], 0,
                                "descriptors");
                 if (numbers[i] > 0 && numbers[i] <= 8)
@@ -706,10 +706,10 @@ static void wrong_descriptors(uid_t uid)
                                "descriptors");
         }
         for (long i = 0; i < 7; i++)
-                for (long place = 0; place <= 4; place += place ? 1 : 3)
+                for (long place = 0; place <= RAW_N_CONTEXTS; place += place ? 1 : 3)
                         attack(&scene, uid, "contexts of the wrong kind", contexts_of_wrong_kind, i, place,
                                "descriptors");
-        for (long i = 0; i <= 4; i++)
+        for (long i = 0; i <= RAW_N_CONTEXTS; i++)
                 attack(&scene, uid, "used contexts", contexts_used_before, i, 0, "dropped");
         end(&scene);
 }
@@ -749,7 +749,7 @@ static long go_to_step(struct program *program, long a, long b, long c)
         if (b == STEP_HELLO)
                 raw_say_hello(&raw);
         if (b == STEP_CONTEXTS)
-                raw_say_contexts(&raw);
+                raw_say_contexts(&raw, 0);
         if (b >= STEP_REGISTER)
                 raw_say_register(&raw, known_pages(N_PAGES), BYTES, 1);
         if (b >= STEP_REGISTERED)
@@ -1051,61 +1051,109 @@ static void many_registrations(uid_t uid)
         end(&scene);
 }
 
-/* ------------------------------------------------------------------ what is shared with the daemon */
+/* ------------------------------------------------------------------ lies */
 
-/* The client's mapping of its own event queue. */
-static struct queue_ring *find_queue(void)
+static void say_fault(uint64_t address, uint32_t kind)
 {
-        FILE *maps = fopen("/proc/self/maps", "re");
-        unsigned long start = 0;
-        char line[512];
+        struct {
+                struct wire_faults head;
+                struct wire_fault fault;
+        } faults = {.head = {.n_faults = 1, .cpu_ns = UINT64_MAX},
+                    .fault = {.address = address, .kind = kind, .latency_ns = UINT32_MAX}};
 
-        CHECK(maps, "%m");
-        while (fgets(line, sizeof(line), maps))
-                if (strstr(line, "wpd-events") && sscanf(line, "%lx", &start) == 1)
-                        break;
-        fclose(maps);
-        CHECK(start, "the event queue is not mapped");
-        return (struct queue_ring *)start;
+        wire_init(&faults, WIRE_FAULTS, sizeof(faults), 0);
+        raw_send(&raw, &faults, sizeof(faults), NULL, 0);
 }
 
-/* b: which nonsense. */
-static long spoil_queue(struct program *program, long a, long b, long c)
+/* Says of pages that were never merged, or are none, that they were written; b: how often. */
+static long tell_of_faults(struct program *program, long a, long b, long c)
 {
-        struct queue_ring *queue = find_queue();
-        static const uint64_t nonsense[] = {UINT64_MAX, UINT64_C(1) << 63, 12345, 0};
-        struct area *area = &program->areas[0];
+        static const uint64_t nonsense[] = {0, 1, UINT64_MAX, UINT64_C(1) << 47, UINT64_C(1) << 63};
+        char *memory = known_pages(N_PAGES);
 
-        for (size_t page = 0; page < area->n_pages; page++) {
-                memset(queue, (int)page, sizeof(*queue));
-                queue->tail = nonsense[b];
-                queue->head = nonsense[(b + 1) % 4];
-                program_store(program, 0, (long)(page * PAGE_BYTES), 0);
+        raw_open(&raw, (const char *)a, RAW_READY);
+        raw_say_register(&raw, memory, BYTES, 1);
+        CHECK_OK(raw_reply(&raw));
+        for (long i = 0; i < b; i++) {
+                say_fault(nonsense[(size_t)i % ARRAY_SIZE(nonsense)], WIRE_FAULT_WRITE);
+                say_fault((uintptr_t)memory + (size_t)i % BYTES, WIRE_FAULT_DISCARD);
+                say_fault((uintptr_t)memory, WIRE_FAULT_CHILD);
         }
-        program_check_area(area, "with a spoilt queue");
+        raw_await(&raw, WIRE_BATCH);
+        for (size_t page = 0; page < N_PAGES; page++)
+                say_fault((uintptr_t)memory + page * PAGE_BYTES, WIRE_FAULT_WRITE);
         return 0;
 }
 
-static void queues(uid_t uid)
+/* Hands over as children's: b of its own contexts, each time the same one. */
+static long tell_of_children(struct program *program, long a, long b, long c)
 {
-        struct client attacker;
+        struct wire_child child = {.flags = 0};
+
+        raw_open(&raw, (const char *)a, RAW_READY);
+        wire_init(&child, WIRE_CHILD, sizeof(child), 0);
+        for (long i = 0; i < b; i++)
+                raw_send(&raw, &child, sizeof(child), &raw.contexts[c], 1);
+        return 0;
+}
+
+static long tell_of_wrong_child(struct program *program, long a, long b, long c)
+{
+        struct wire_child child = {.flags = 0};
+        int fd = open_null();
+
+        raw_open(&raw, (const char *)a, RAW_READY);
+        wire_init(&child, WIRE_CHILD, sizeof(child), 0);
+        raw_send(&raw, &child, sizeof(child), &fd, 1);
+        raw_await_end(&raw);
+        raw_close(&raw);
+        return 0;
+}
+
+/* Claims to have been here before: with new contexts, or with others than these. */
+static long claim_to_return(struct program *program, long a, long b, long c)
+{
+        char *memory = known_pages(N_PAGES);
+
+        raw_open(&raw, (const char *)a, RAW_WELCOME);
+        if (b)
+                for (size_t i = 0; i < ARRAY_SIZE(raw.contexts); i++)
+                        CHECK_OK(uffd_api(raw.contexts[i], 0));
+        raw_say_contexts(&raw, WIRE_CONTEXTS_RESUMED);
+        CHECK_OK(raw_reply(&raw));
+        raw_say_register(&raw, memory, BYTES, 1);
+        raw_reply(&raw);
+        return 0;
+}
+
+/* Maps pages of the pool itself, which are said to be merged when they are registered. */
+static long claim_pages(struct program *program, long a, long b, long c)
+{
+        char *memory;
+
+        raw_open(&raw, (const char *)a, RAW_WELCOME);
+        raw_say_contexts(&raw, WIRE_CONTEXTS_RESUMED);
+        CHECK_OK(raw_reply(&raw));
+        memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE, raw.given[1], b * (long)PAGE_BYTES);
+        CHECK(memory != MAP_FAILED, "%m");
+        raw_say_register(&raw, memory, BYTES, 1);
+        raw_reply(&raw);
+        return 0;
+}
+
+static void lies(uid_t uid)
+{
         struct scene scene;
 
         begin(&scene, uid);
-        for (long i = 0; i < 4; i++) {
-                client_start(&attacker, uid);
-                CHECK_OK(client_do(&attacker, program_map, 0, N_PAGES, (long)pair_content));
-                CHECK_OK(client_do(&attacker, program_connect, (long)scene.pair.service.client_path, 0, 0));
-                CHECK_OK(client_do(&attacker, program_register, 0, WP_MERGE | WP_NOTIFY, 0));
-                CHECK_SOON((service_scan(&scene.pair.service),
-                            client_do(&attacker, program_stat, 0, PROGRAM_STAT(pages_merged), 0) == N_PAGES),
-                           "%ld pages are merged",
-                           client_do(&attacker, program_stat, 0, PROGRAM_STAT(pages_merged), 0));
-                CHECK_OK(client_do(&attacker, spoil_queue, 0, i, 0));
-                check_good(&scene);
-                client_kill(&attacker);
-                check_good(&scene);
-        }
+        attack(&scene, uid, "faults", tell_of_faults, 300, 0, NULL);
+        for (long i = 0; i < RAW_N_CONTEXTS; i++)
+                attack(&scene, uid, "children", tell_of_children, 400, i, NULL);
+        attack(&scene, uid, "a child of the wrong kind", tell_of_wrong_child, 0, 0, "dropped");
+        attack(&scene, uid, "returning with new contexts", claim_to_return, 0, 0, NULL);
+        attack(&scene, uid, "returning with other contexts", claim_to_return, 1, 0, NULL);
+        attack(&scene, uid, "pages of the pool", claim_pages, 0, 0, NULL);
+        attack(&scene, uid, "pages behind the pool", claim_pages, 1 << 20, 0, NULL);
         end(&scene);
 }
 
@@ -1113,8 +1161,8 @@ static void queues(uid_t uid)
 static long block_contexts(struct program *program, long a, long b, long c)
 {
         raw_open(&raw, (const char *)a, RAW_READY);
-        for (size_t i = 0; i < 4; i++)
-                if (b == 4 || b == (long)i)
+        for (size_t i = 0; i < RAW_N_CONTEXTS; i++)
+                if (b == RAW_N_CONTEXTS || b == (long)i)
                         CHECK_OK(error_from(fcntl(raw.contexts[i], F_SETFL, 0)));
         raw_say_register(&raw, known_pages(N_PAGES), BYTES, 1);
         CHECK_OK(raw_reply(&raw));
@@ -1127,7 +1175,7 @@ static void blocking_contexts(uid_t uid)
         struct scene scene;
 
         begin(&scene, uid);
-        for (long i = 0; i <= 4; i++)
+        for (long i = 0; i <= RAW_N_CONTEXTS; i++)
                 attack(&scene, uid, "blocking contexts", block_contexts, i, 0, NULL);
         end(&scene);
 }
@@ -1191,7 +1239,7 @@ static const struct harness_test tests[] = {
         HARNESS_USER(unregister_and_hang),
         HARNESS_USER(floods),
         HARNESS_USER(many_registrations),
-        HARNESS_USER(queues),
+        HARNESS_USER(lies),
         HARNESS_USER(blocking_contexts),
         HARNESS_USER(replaced_memory),
 };

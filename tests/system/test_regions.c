@@ -10,7 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <linux/mempolicy.h>
+#include <linux/prctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -197,6 +200,89 @@ static void wrong_arguments(uid_t uid)
         pair_end(&pair);
 }
 
+/* ------------------------------------------------------------------ what memory keeps */
+
+/* The mapping that begins at this address, as /proc/self/smaps shows it: its last line, and how its first one ends. */
+static void find_mapping(const char *memory, size_t *ret_bytes, char name[128], char flags[256])
+{
+        FILE *smaps = fopen("/proc/self/smaps", "re");
+        unsigned long start = 0, end = 0;
+        char line[512];
+        bool found = false;
+
+        CHECK(smaps, "%m");
+        while (fgets(line, sizeof(line), smaps)) {
+                int at = 0;
+
+                if (sscanf(line, "%lx-%lx %*s %*s %*s %*s%n", &start, &end, &at) == 2 && at) {
+                        found = start == (uintptr_t)memory;
+                        if (found) {
+                                *ret_bytes = end - start;
+                                sscanf(line + at, " %127[^\n]", name);
+                        }
+                } else if (found && !strncmp(line, "VmFlags:", 8)) {
+                        snprintf(flags, 256, "%.255s", line + 8);
+                        break;
+                }
+        }
+        fclose(smaps);
+        CHECK(found, "nothing begins there");
+}
+
+/* a: area, b: pages. Memory with a name, with advice, and without reservation. */
+static long map_peculiar(struct program *program, long a, long b, long c)
+{
+        struct area *area = &program->areas[a];
+        size_t bytes = (size_t)b * PAGE_BYTES;
+
+        CHECK_OK(program_map(program, a, b, c));
+        CHECK(mmap(area->memory, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == area->memory,
+              "%m");
+        CHECK(!madvise(area->memory, bytes, MADV_NOHUGEPAGE), "%m");
+        memcpy(area->memory, area->shadow, bytes);
+        return prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, area->memory, bytes, "torture me") ? 0 : 1;
+}
+
+/* It is one mapping again, and has what it had; c: it has a name. */
+static long check_peculiar(struct program *program, long a, long b, long c)
+{
+        struct area *area = &program->areas[a];
+        char name[128] = "", flags[256] = "";
+        size_t bytes = 0;
+
+        find_mapping(area->memory, &bytes, name, flags);
+        CHECK(bytes >= area->n_pages * PAGE_BYTES, "the mapping has %zu bytes, flags%s", bytes, flags);
+        CHECK(strstr(flags, " nh") && strstr(flags, " nr"), "the flags are%s", flags);
+        CHECK(!c || !strcmp(name, "[anon:torture me]"), "the name is %s", name);
+        return 0;
+}
+
+static void kept(uid_t uid)
+{
+        struct pair pair;
+        long named = 0;
+
+        service_start(&pair.service, NULL);
+        for (long i = 0; i < 2; i++) {
+                client_start(&pair.clients[i], uid);
+                named = CHECK_OK(client_do(&pair.clients[i], map_peculiar, 0, N_PAGES, (long)identical));
+                client_do(&pair.clients[i], check_peculiar, 0, 0, named);
+                CHECK_OK(client_do(&pair.clients[i], program_connect, (long)pair.service.client_path, 0, 0));
+                CHECK_OK(client_do(&pair.clients[i], program_register, 0, WP_MERGE, 0));
+        }
+        service_settle(&pair.service, "pages_sharing", N_PAGES);
+        for (long i = 0; i < 2; i++) {
+                CHECK_OK(client_do(&pair.clients[i], program_unregister, 0, 0, 0));
+                client_do(&pair.clients[i], program_verify, 0, 0, 0);
+                client_do(&pair.clients[i], check_peculiar, 0, 0, named);
+                CHECK_OK(client_do(&pair.clients[i], program_unmap, 0, 0, 0));
+                CHECK_OK(client_do(&pair.clients[i], program_disconnect, 0, 0, 0));
+                client_stop(&pair.clients[i]);
+        }
+        service_stop(&pair.service);
+}
+
 /* ------------------------------------------------------------------ unsuitable memory */
 
 static char *map(int protection, int flags, int fd)
@@ -346,6 +432,32 @@ static char *make_mergeable(void)
         return advise(MADV_MERGEABLE);
 }
 
+static char *make_random(void)
+{
+        return advise(MADV_RANDOM);
+}
+
+static char *make_sequential(void)
+{
+        return advise(MADV_SEQUENTIAL);
+}
+
+/* The second half only. */
+static char *make_mixed(void)
+{
+        char *memory = map_private();
+
+        return madvise(memory + BYTES / 2, BYTES / 2, MADV_NOHUGEPAGE) ? NULL : memory;
+}
+
+static char *make_bound(void)
+{
+        unsigned long node = 1;
+        char *memory = map_private();
+
+        return syscall(SYS_mbind, memory, BYTES, MPOL_BIND, &node, 8 * sizeof(node), 0) ? NULL : memory;
+}
+
 static char *make_pkey(void)
 {
         char *memory = map_private();
@@ -426,6 +538,10 @@ static const struct kind {
         {"dontfork", make_dontfork, true, false, "MADV_DONTFORK"},
         {"dontdump", make_dontdump, true, false, "DONTDUMP"},
         {"wipeonfork", make_wipeonfork, true, false, "WIPEONFORK"},
+        {"random", make_random, true, false, "RANDOM"},
+        {"sequential", make_sequential, true, false, "SEQUENTIAL"},
+        {"mixed", make_mixed, true, false, "differs"},
+        {"bound to a node", make_bound, true, false, "policy"},
         {"mergeable", make_mergeable, true, false, "KSM"},
         {"pkey", make_pkey, true, false, "protection key"},
         {"sealed", make_sealed, true, false, "sealed"},
@@ -651,9 +767,11 @@ static void many_regions(uid_t uid)
 }
 
 static const struct harness_test tests[] = {
-        HARNESS_BOTH(register_again),  HARNESS_BOTH(exclude_merged), HARNESS_USER(exclude_early),
-        HARNESS_USER(wrong_arguments), HARNESS_BOTH(unsuitable),     HARNESS_USER(changes_later),
-        HARNESS_USER(many_threads),    HARNESS_USER(many_regions),
+        HARNESS_BOTH(register_again),  HARNESS_USER(kept),
+        HARNESS_BOTH(exclude_merged),  HARNESS_USER(exclude_early),
+        HARNESS_USER(wrong_arguments), HARNESS_BOTH(unsuitable),
+        HARNESS_USER(changes_later),   HARNESS_USER(many_threads),
+        HARNESS_USER(many_regions),
 };
 
 HARNESS_MAIN(tests)

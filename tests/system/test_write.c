@@ -192,6 +192,21 @@ static void event_fd(uid_t uid)
         pair_end(&pair);
 }
 
+/* An event about pages [b, b + c), without a writer. */
+static long check_range_event(struct program *program, long a, long b, long c)
+{
+        const struct wp_event *event = &program->event;
+
+        CHECK(program_wait_event(program, 0, 0, 0) == WP_EVENT_WRITE, "event %u", event->type);
+        CHECK(event->address == (uintptr_t)program->areas[a].memory + (size_t)b * PAGE_BYTES &&
+                      event->length == (size_t)c * PAGE_BYTES,
+              "%llu bytes from %#llx", (unsigned long long)event->length, (unsigned long long)event->address);
+        CHECK(!event->tid && event->region == program->areas[a].region &&
+                      event->flags == (c > 1 ? WP_EVENT_F_FOLDED : 0),
+              "thread %d, flags %#x", event->tid, event->flags);
+        return 0;
+}
+
 static void each_kind(uid_t uid)
 {
         struct pair pair;
@@ -215,9 +230,9 @@ static void each_kind(uid_t uid)
                 CHECK_OK(client_do(writer, kinds[i].write, 0, page, 0));
                 client_do(writer, check_no_event, 0, 0, 0);
                 pair_verify(&pair);
-                CHECK(service_figure(&pair.service, "write_faults") == faults + i + 1,
-                      "%s: %lld write faults", kinds[i].name,
-                      (long long)service_figure(&pair.service, "write_faults"));
+                CHECK_SOON(service_figure(&pair.service, "write_faults") == faults + i + 1,
+                           "%s: %lld write faults", kinds[i].name,
+                           (long long)service_figure(&pair.service, "write_faults"));
         }
         CHECK_SOON(service_figure(&pair.service, "pages_sharing") == N_PAGES - (long)ARRAY_SIZE(kinds),
                    "sharing %lld", (long long)service_figure(&pair.service, "pages_sharing"));
@@ -268,6 +283,27 @@ static void without_notify(uid_t uid)
         pair_end(&pair);
 }
 
+/* Nobody waits for anybody, and the events come with the next scan. */
+static void lazy(uid_t uid)
+{
+        struct pair pair;
+
+        pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE | WP_LAZY);
+        CHECK_OK(error_from(kill(pair.service.pid, SIGSTOP)));
+        for (long i = 0; i < 3; i++)
+                CHECK_OK(client_do(&pair.clients[0], program_store, 0, (long)at(20 + i), 0));
+        CHECK_OK(client_do(&pair.clients[0], program_store, 0, (long)at(50), 0));
+        client_do(&pair.clients[0], check_no_event, 0, 0, 0);
+        CHECK_OK(error_from(kill(pair.service.pid, SIGCONT)));
+        service_scan(&pair.service);
+        client_do(&pair.clients[0], check_range_event, 0, 20, 3);
+        client_do(&pair.clients[0], check_range_event, 0, 50, 1);
+        client_do(&pair.clients[0], check_no_event, 0, 0, 0);
+        client_do(&pair.clients[1], check_no_event, 0, 0, 0);
+        pair_verify(&pair);
+        pair_end(&pair);
+}
+
 /* ------------------------------------------------------------------ many writes */
 
 /* Stores into every page of the area, in order. */
@@ -295,6 +331,25 @@ static void both_write_all(uid_t uid)
                 pair_verify(&pair);
                 pair_end(&pair);
         }
+}
+
+/* What was written and discarded is none of the business of those who get the canonical pages next. */
+static void slots_used_again(uid_t uid)
+{
+        struct pair pair, next;
+
+        pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
+        for (long i = 0; i < 2; i++)
+                CHECK_OK(client_do(&pair.clients[i], write_all, 0, 0, 0));
+        CHECK_SOON(!service_figure(&pair.service, "pages_shared"), "%lld canonical pages stay",
+                   (long long)service_figure(&pair.service, "pages_shared"));
+        CHECK_OK(client_do(&pair.clients[0], program_discard, 0, 0, N_PAGES));
+        pair_verify(&pair);
+        next.service = pair.service;
+        pair_join(&next, uid, N_PAGES, WP_MERGE);
+        pair_verify(&pair);
+        pair_leave(&next, false);
+        pair_end(&pair);
 }
 
 struct crowd {
@@ -452,9 +507,10 @@ static void during_merges(uid_t uid)
 }
 
 static const struct harness_test tests[] = {
-        HARNESS_BOTH(each_kind),      HARNESS_USER(without_notify), HARNESS_USER(debugger),
-        HARNESS_BOTH(both_write_all), HARNESS_USER(many_threads),   HARNESS_BOTH(overrun),
-        HARNESS_USER(event_fd),       HARNESS_USER(during_merges),
+        HARNESS_BOTH(each_kind),        HARNESS_USER(without_notify), HARNESS_USER(lazy),
+        HARNESS_USER(slots_used_again), HARNESS_USER(debugger),       HARNESS_BOTH(both_write_all),
+        HARNESS_USER(many_threads),     HARNESS_BOTH(overrun),        HARNESS_USER(event_fd),
+        HARNESS_USER(during_merges),
 };
 
 HARNESS_MAIN(tests)

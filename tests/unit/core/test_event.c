@@ -57,7 +57,7 @@ static void test_pagefault(void **state)
                 uint64_t flags;
                 enum event_kind kind;
         } rows[] = {
-                {0, EVENT_OTHER},          {WRITE, EVENT_OTHER},
+                {0, EVENT_MINOR},          {WRITE, EVENT_MINOR},
                 {WP, EVENT_WRITE},         {WP | WRITE, EVENT_WRITE},
                 {MINOR, EVENT_MINOR},      {MINOR | WRITE, EVENT_MINOR},
                 {WP | MINOR, EVENT_WRITE}, {WP | MINOR | WRITE, EVENT_WRITE},

@@ -11,18 +11,19 @@
 #include <cmocka.h>
 
 #include "core/page.h"
+#include "util/bits.h"
 
 /* One letter per state in the order of the enum; '.' is a change that must not happen. */
 /* clang-format off */
 static const char *const table[PAGE_N_STATES] = {
-        /* to:               EVTCPMBDZX */
-        [PAGE_EMPTY] =      ".VT....D.X",
+        /* to:               EVTCPMFDZX */
+        [PAGE_EMPTY] =      ".VT..MFD.X",
         [PAGE_VOLATILE] =   "E.T......X",
         [PAGE_TRACKED] =    "EV.CP....X",
         [PAGE_CANDIDATE] =  "EVT.P....X",
-        [PAGE_PLANNED] =    "..T..MB.Z.",
-        [PAGE_MERGED] =     ".V....BD..",
-        [PAGE_BREAKING] =   ".V.....D..",
+        [PAGE_PLANNED] =    "..T..M..Z.",
+        [PAGE_MERGED] =     ".V.....D..",
+        [PAGE_FOREIGN] =    ".V.....D..",
         [PAGE_COPIED] =     ".........X",
         [PAGE_ZERO] =       "EVT......X",
         [PAGE_EXCLUDED] =   "..T....D.X",
@@ -62,6 +63,21 @@ static void test_every_state_is_reached(void **state)
                 assert_true(reached[i]);
 }
 
+/* What shares is given back or copied, nothing else; and only an empty page is found to share. */
+static void test_sharing(void **state)
+{
+        static const enum page_state shared[] = {PAGE_MERGED, PAGE_FOREIGN};
+
+        for (size_t i = 0; i < ARRAY_SIZE(shared); i++)
+                for (unsigned other = 0; other < PAGE_N_STATES; other++) {
+                        assert_int_equal(page_state_allowed(shared[i], other),
+                                         other == PAGE_VOLATILE || other == PAGE_COPIED);
+                        assert_int_equal(page_state_allowed(other, shared[i]),
+                                         other == PAGE_EMPTY ||
+                                                 (other == PAGE_PLANNED && shared[i] == PAGE_MERGED));
+                }
+}
+
 static void test_names_differ(void **state)
 {
         for (unsigned a = 0; a < PAGE_N_STATES; a++) {
@@ -70,6 +86,8 @@ static void test_names_differ(void **state)
                         assert_string_not_equal(page_state_name(a), page_state_name(b));
         }
         assert_string_equal(page_state_name(PAGE_EMPTY), "empty");
+        assert_string_equal(page_state_name(PAGE_MERGED), "merged");
+        assert_string_equal(page_state_name(PAGE_FOREIGN), "foreign");
         assert_string_equal(page_state_name(PAGE_EXCLUDED), "excluded");
 }
 
@@ -79,6 +97,7 @@ int main(void)
                 cmocka_unit_test(test_table),
                 cmocka_unit_test(test_out_of_range),
                 cmocka_unit_test(test_every_state_is_reached),
+                cmocka_unit_test(test_sharing),
                 cmocka_unit_test(test_names_differ),
         };
 

@@ -49,7 +49,7 @@ static const enum page_state paths[PAGE_N_STATES][5] = {
         [PAGE_CANDIDATE] = {PAGE_TRACKED, PAGE_CANDIDATE},
         [PAGE_PLANNED] = {PAGE_TRACKED, PAGE_PLANNED},
         [PAGE_MERGED] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_MERGED},
-        [PAGE_BREAKING] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_MERGED, PAGE_BREAKING},
+        [PAGE_FOREIGN] = {PAGE_FOREIGN},
         [PAGE_COPIED] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_MERGED, PAGE_COPIED},
         [PAGE_ZERO] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_ZERO},
         [PAGE_EXCLUDED] = {PAGE_EXCLUDED},
@@ -208,7 +208,7 @@ static void test_changes(void **state)
                                                  to == PAGE_VOLATILE || to == PAGE_TRACKED);
                                 assert_false(region_unsettled(region, CHUNK_PAGES - 1));
                                 assert_int_equal(region_shares(region, CHUNK_PAGES),
-                                                 to == PAGE_MERGED || to == PAGE_BREAKING);
+                                                 to == PAGE_MERGED || to == PAGE_FOREIGN);
                         }
                         region_free(region);
                 }
@@ -229,7 +229,6 @@ static void test_key(void **state)
         region_set_state(region, 0, PAGE_MERGED, 4);
         assert_int_equal(region_key(region, 0), 4);
         assert_true(region_flags(region, 0) & PAGE_F_POOLED);
-        region_set_state(region, 0, PAGE_BREAKING, 5);
         region_set_state(region, 0, PAGE_COPIED, 6);
         region_set_state(region, 0, PAGE_EXCLUDED, 0);
         region_set_state(region, 0, PAGE_COPIED, 7);
@@ -237,17 +236,37 @@ static void test_key(void **state)
         assert_true(region_flags(region, 0) & PAGE_F_POOLED);
         assert_int_equal(region_key(region, 1), 0);
 
-        /* One that was written before its result came, and one that a new registration found copied. */
+        /* One that was written before its result came. */
         reach(region, 1, PAGE_PLANNED, 8);
-        region_set_state(region, 1, PAGE_BREAKING, 8);
-        assert_true(region_flags(region, 1) & PAGE_F_POOLED);
-        region_free(region);
-        region = make_region(2);
-        assert_int_equal(region_make_chunk(region, 0), 0);
+        region_mark_written(region, 1);
+        region_set_state(region, 1, PAGE_MERGED, 8);
         region_set_state(region, 1, PAGE_COPIED, 9);
-        assert_true(region_flags(region, 1) & PAGE_F_POOLED);
-        assert_int_equal(region_key(region, 1), 9);
+        assert_int_equal(region_flags(region, 1), PAGE_F_POOLED);
+        assert_int_equal(region_key(region, 1), 8);
         region_free(region);
+}
+
+/* What a registration finds in a mapping of a pool has the slot that it was found in, and keeps it. */
+static void test_found_pooled(void **state)
+{
+        static const enum page_state found[] = {PAGE_MERGED, PAGE_FOREIGN, PAGE_COPIED};
+
+        for (size_t i = 0; i < ARRAY_SIZE(found); i++) {
+                struct region *region = make_region(2);
+
+                assert_int_equal(region_make_chunk(region, 0), 0);
+                region_set_state(region, 1, found[i], 9);
+                assert_int_equal(region_flags(region, 1), PAGE_F_POOLED);
+                assert_int_equal(region_key(region, 1), 9);
+                assert_int_equal(region_shares(region, 1), found[i] != PAGE_COPIED);
+                assert_int_equal(region->borders, 2);
+                assert_false(region_unsettled(region, 1));
+                region_set_state(region, 1, PAGE_COPIED, 10);
+                assert_int_equal(region_key(region, 1), 9);
+                assert_false(region_shares(region, 1));
+                assert_int_equal(region_flags(region, 0), 0);
+                region_free(region);
+        }
 }
 
 /* The mark lasts until the state changes, and touches nothing else. */
@@ -260,7 +279,7 @@ static void test_written(void **state)
         region_mark_written(region, 0);
         assert_int_equal(region_flags(region, 0), PAGE_F_WRITTEN | 1 << PAGE_F_LEVEL_SHIFT);
         assert_int_equal(region_flags(region, 1), 0);
-        region_set_state(region, 0, PAGE_BREAKING, 8);
+        region_set_state(region, 0, PAGE_MERGED, 8);
         assert_int_equal(region_flags(region, 0), PAGE_F_POOLED | 1 << PAGE_F_LEVEL_SHIFT);
         region_free(region);
 }
@@ -285,8 +304,11 @@ static const struct layout {
         {{10, 11, 12, 30, 31, 32}, 3},
 };
 
-/* The pages are made in the order of a permutation, across the border of two chunks; the order does not matter. */
-static void check_layout(const struct layout *layout, const unsigned order[N_SLOTS])
+/*
+ * The pages are made in the order of a permutation, across the border of two chunks; the order does not matter, nor who made the
+ * mappings: us, or a daemon before us.
+ */
+static void check_layout(const struct layout *layout, const unsigned order[N_SLOTS], enum page_state shared)
 {
         enum { FIRST = CHUNK_PAGES - N_SLOTS / 2 };
         struct region *regions[] = {make_region(N_SLOTS), make_region(N_PAGES)};
@@ -295,13 +317,11 @@ static void check_layout(const struct layout *layout, const unsigned order[N_SLO
         for (size_t k = 0; k < ARRAY_SIZE(regions); k++) {
                 for (unsigned i = 0; i < N_SLOTS; i++)
                         if (layout->slots[order[i]] != __)
-                                reach(regions[k], offsets[k] + order[i], PAGE_MERGED,
-                                      layout->slots[order[i]]);
+                                reach(regions[k], offsets[k] + order[i], shared, layout->slots[order[i]]);
                 assert_int_equal(regions[k]->borders, layout->borders);
                 /* The mapping stays when the page is written or excluded. */
                 for (unsigned i = 0; i < N_SLOTS; i++)
                         if (layout->slots[i] != __) {
-                                region_set_state(regions[k], offsets[k] + i, PAGE_BREAKING, 99);
                                 region_set_state(regions[k], offsets[k] + i, PAGE_COPIED, 98);
                                 assert_int_equal(regions[k]->borders, layout->borders);
                                 region_set_state(regions[k], offsets[k] + i, PAGE_EXCLUDED, 97);
@@ -319,14 +339,16 @@ static void test_borders(void **state)
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(layouts); i++)
-                for (size_t k = 0; k < ARRAY_SIZE(orders); k++)
-                        check_layout(&layouts[i], orders[k]);
+                for (size_t k = 0; k < ARRAY_SIZE(orders); k++) {
+                        check_layout(&layouts[i], orders[k], PAGE_MERGED);
+                        check_layout(&layouts[i], orders[k], PAGE_FOREIGN);
+                }
 }
 
 /* Memory that was given back is ordinary memory: no border, no slot, and mergeable anew, whatever the order. */
 static void test_unmerged(void **state)
 {
-        static const enum page_state froms[] = {PAGE_MERGED, PAGE_BREAKING};
+        static const enum page_state froms[] = {PAGE_MERGED, PAGE_FOREIGN};
         static const uint64_t borders[] = {4, 4, 4, 2, 0};
         static const uint32_t order[] = {3, 5, 1, 4, 2};
 
@@ -539,6 +561,7 @@ int main(void)
                 cmocka_unit_test(test_chunks),
                 cmocka_unit_test(test_changes),
                 cmocka_unit_test(test_key),
+                cmocka_unit_test(test_found_pooled),
                 cmocka_unit_test(test_written),
                 cmocka_unit_test(test_borders),
                 cmocka_unit_test(test_patience),

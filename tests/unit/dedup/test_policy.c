@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "dedup/policy.h"
+#include "kernel/hold.h"
 #include "kernel/uapi.h"
 #include "util/bits.h"
 #include "util/cleanup.h"
@@ -82,25 +83,129 @@ static const struct row rows[] = {
         {REASON_ADVICE, {.protection = RW, .flags = VMA_DONTFORK}},
         {REASON_ADVICE, {.protection = RW, .flags = VMA_DONTDUMP}},
         {REASON_ADVICE, {.protection = RW, .flags = VMA_WIPEONFORK}},
+        {REASON_ADVICE, {.protection = RW, .flags = VMA_RANDOM}},
+        {REASON_ADVICE, {.protection = RW, .flags = VMA_SEQUENTIAL}},
+        {REASON_ADVICE, {.protection = RW, .flags = VMA_DROPPABLE}},
+        {REASON_NONE, {.protection = RW, .flags = VMA_NORESERVE | VMA_NOHUGEPAGE}},
+        {REASON_NONE, {.protection = RW, .flags = VMA_HUGEPAGE, .name = "[anon:x]"}},
 };
+
+/* Of a client that came back: what is answered otherwise than of one that is new, and what is not although it looks alike. */
+static const struct row resumed_rows[] = {
+        {REASON_NONE, {.protection = RW, .flags = VMA_UFFD_WP}},
+        {REASON_NONE, {.protection = RW, .flags = VMA_UFFD_WP, .name = "[heap]"}},
+        {REASON_UFFD, {.protection = RW, .flags = VMA_UFFD_MISSING}},
+        {REASON_UFFD, {.protection = RW, .flags = VMA_UFFD_MINOR}},
+        {REASON_UFFD, {.protection = RW, .flags = VMA_UFFD_MISSING | VMA_UFFD_WP}},
+        {REASON_UFFD, {.protection = RW, .flags = VMA_UFFD_MINOR | VMA_UFFD_WP}},
+        /* Protection excuses nothing else. */
+        {REASON_PROTECTION, {.protection = PROT_READ, .flags = VMA_UFFD_WP}},
+        {REASON_PROTECTION, {.protection = RW | PROT_EXEC, .flags = VMA_UFFD_WP}},
+        {REASON_SEALED, {.protection = RW, .flags = VMA_UFFD_WP | VMA_SEALED}},
+        {REASON_PKEY, {.protection = RW, .flags = VMA_UFFD_WP, .pkey = 1}},
+        {REASON_LOCKED, {.protection = RW, .flags = VMA_UFFD_WP | VMA_LOCKED}},
+        {REASON_KSM, {.protection = RW, .flags = VMA_UFFD_WP | VMA_MERGEABLE}},
+        {REASON_ADVICE, {.protection = RW, .flags = VMA_UFFD_WP | VMA_DONTFORK}},
+        {REASON_SHARED, {.protection = RW, .flags = VMA_UFFD_WP, .shared = true}},
+        {REASON_STACK, {.protection = RW, .flags = VMA_UFFD_WP | VMA_GROWSDOWN}},
+        {REASON_FILE, {.protection = RW, .inode = 5, .flags = VMA_UFFD_WP}},
+        /* Our pool's, and an earlier daemon's, which is on another tmpfs and has any inode. */
+        {REASON_REMNANT, {.protection = RW, .inode = POOL_INODE, .dev_minor = 40}},
+        {REASON_REMNANT,
+         {.protection = RW, .inode = POOL_INODE, .dev_minor = 40, .flags = VMA_UFFD_WP | VMA_UFFD_MINOR}},
+        {REASON_REMNANT,
+         {.protection = RW, .inode = POOL_INODE, .dev_minor = 41, .flags = VMA_UFFD_WP | VMA_UFFD_MINOR}},
+        {REASON_REMNANT, {.protection = RW, .inode = 3, .dev_minor = 40, .flags = VMA_UFFD_MINOR}},
+        {REASON_REMNANT, {.protection = RW, .inode = 3, .flags = VMA_UFFD_MINOR}},
+        {REASON_REMNANT, {.protection = PROT_READ, .inode = 3, .dev_minor = 41, .flags = VMA_UFFD_MINOR}},
+        /* A file whose minor faults nobody serves, or that others can write, is the program's own. */
+        {REASON_FILE, {.protection = RW, .inode = 3, .dev_minor = 41}},
+        {REASON_FILE, {.protection = RW, .inode = 3, .dev_minor = 41, .flags = VMA_UFFD_MISSING}},
+        {REASON_FILE, {.protection = RW, .dev_minor = 41, .flags = VMA_UFFD_MINOR}},
+        {REASON_SHARED,
+         {.protection = RW, .inode = 3, .dev_minor = 41, .shared = true, .flags = VMA_UFFD_MINOR}},
+        {REASON_SHARED,
+         {.protection = RW, .inode = POOL_INODE, .dev_minor = 40, .shared = true, .flags = VMA_UFFD_MINOR}},
+};
+
+/* The same mappings of a client that is new: an earlier daemon's pool is a file like others, and protection is somebody's. */
+static const struct row new_rows[] = {
+        {REASON_UFFD, {.protection = RW, .flags = VMA_UFFD_WP}},
+        {REASON_UFFD, {.protection = RW, .flags = VMA_UFFD_MINOR | VMA_UFFD_WP}},
+        {REASON_FILE,
+         {.protection = RW, .inode = POOL_INODE, .dev_minor = 41, .flags = VMA_UFFD_WP | VMA_UFFD_MINOR}},
+        {REASON_FILE, {.protection = RW, .inode = 3, .dev_minor = 40, .flags = VMA_UFFD_MINOR}},
+        {REASON_REMNANT,
+         {.protection = RW, .inode = POOL_INODE, .dev_minor = 40, .flags = VMA_UFFD_WP | VMA_UFFD_MINOR}},
+};
+
+static enum reason policy(const struct vma *vma, bool resumed)
+{
+        return policy_vma(vma, POOL_DEV, POOL_INODE, resumed);
+}
+
+static void check_rows(const char *name, const struct row *table, size_t n_rows, bool resumed)
+{
+        for (size_t i = 0; i < n_rows; i++)
+                if (policy(&table[i].vma, resumed) != table[i].reason)
+                        fail_msg("%s[%zu], %s: %s where %s was expected", name, i,
+                                 resumed ? "resumed" : "new", reason_name(policy(&table[i].vma, resumed)),
+                                 reason_name(table[i].reason));
+}
 
 static void test_table(void **state)
 {
-        for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-                if (policy_vma(&rows[i].vma, POOL_DEV, POOL_INODE) != rows[i].reason)
-                        fail_msg("rows[%zu]: %s where %s was expected", i,
-                                 reason_name(policy_vma(&rows[i].vma, POOL_DEV, POOL_INODE)),
-                                 reason_name(rows[i].reason));
+        check_rows("rows", rows, ARRAY_SIZE(rows), false);
+        check_rows("new_rows", new_rows, ARRAY_SIZE(new_rows), false);
+        check_rows("resumed_rows", resumed_rows, ARRAY_SIZE(resumed_rows), true);
 }
 
-/* Every single flag refuses memory that would take part otherwise. */
+/* That a client came back changes the answer of the two kinds of mapping that it is meant for, and of no other. */
+static void test_resumed_changes_nothing_else(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                const struct vma *vma = &rows[i].vma;
+                bool track = rows[i].reason == REASON_UFFD && vma->flags == VMA_UFFD_WP;
+
+                assert_int_equal(policy(vma, true), track ? REASON_NONE : rows[i].reason);
+        }
+}
+
+/* Every single flag refuses memory that would take part otherwise, but for those that are kept. */
 static void test_every_flag_refuses(void **state)
 {
-        for (uint32_t flag = 1; flag <= VMA_SHARED_STACK; flag <<= 1) {
+        for (uint32_t flag = 1; flag <= VMA_NOHUGEPAGE; flag <<= 1) {
                 struct vma vma = {.protection = RW, .flags = flag};
 
-                assert_int_not_equal(policy_vma(&vma, POOL_DEV, POOL_INODE), REASON_NONE);
+                if (flag & POLICY_KEPT_FLAGS)
+                        continue;
+                assert_int_not_equal(policy(&vma, false), REASON_NONE);
+                assert_int_equal(policy(&vma, true) == REASON_NONE, flag == VMA_UFFD_WP);
         }
+}
+
+static void test_kept_name(void **state)
+{
+        static const struct {
+                const char *shown;
+                const char *kept;
+        } cases[] = {{"", ""},          {"[heap]", ""},    {"/a/file", ""},           {"[anon:]", ""},
+                     {"[anon:cut", ""}, {"[anon:x]", "x"}, {"[anon:a b]c]", "a b]c"}, {"[anon_shmem:x]", ""}};
+        char name[REGION_NAME_BYTES];
+        struct vma vma;
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                vma = (struct vma){.protection = RW};
+                strcpy(vma.name, cases[i].shown);
+                policy_kept_name(&vma, name);
+                assert_string_equal(name, cases[i].kept);
+        }
+        /* The longest that there is. */
+        memset(vma.name, 'n', sizeof(vma.name));
+        memcpy(vma.name, "[anon:", 6);
+        strcpy(vma.name + 6 + REGION_NAME_BYTES - 1, "]");
+        policy_kept_name(&vma, name);
+        assert_int_equal(strlen(name), REGION_NAME_BYTES - 1);
 }
 
 /* Without a pool, anonymous memory is not taken for one. */
@@ -108,7 +213,10 @@ static void test_no_pool(void **state)
 {
         struct vma vma = {.protection = RW};
 
-        assert_int_equal(policy_vma(&vma, 0, 0), REASON_NONE);
+        assert_int_equal(policy_vma(&vma, 0, 0, false), REASON_NONE);
+        assert_int_equal(policy_vma(&vma, 0, 0, true), REASON_NONE);
+        vma.flags = VMA_UFFD_MINOR;
+        assert_int_equal(policy_vma(&vma, 0, 0, true), REASON_UFFD);
 }
 
 static void test_words(void **state)
@@ -359,8 +467,10 @@ static void test_kind(void **state)
                 skip();
         }
         vma = look(memory);
-        if (policy_vma(&vma, POOL_DEV, POOL_INODE) != kind->reason)
-                fail_msg("%s: %s", kind->name, reason_name(policy_vma(&vma, POOL_DEV, POOL_INODE)));
+        for (int resumed = 0; resumed <= 1; resumed++)
+                if (policy(&vma, resumed) != kind->reason)
+                        fail_msg("%s, %s: %s", kind->name, resumed ? "resumed" : "new",
+                                 reason_name(policy(&vma, resumed)));
 }
 
 /* A private mapping of a file is known for a remnant by what fstat() says of the file. */
@@ -373,18 +483,67 @@ static void test_real_remnant(void **state)
         assert_int_equal(fstat(fd, &status), 0);
         assert_int_equal(ftruncate(fd, LENGTH), 0);
         vma = look(map_or_null(RW, MAP_PRIVATE, fd));
-        assert_int_equal(policy_vma(&vma, status.st_dev, status.st_ino), REASON_REMNANT);
-        assert_int_equal(policy_vma(&vma, status.st_dev, status.st_ino + 1), REASON_FILE);
+        for (int resumed = 0; resumed <= 1; resumed++) {
+                assert_int_equal(policy_vma(&vma, status.st_dev, status.st_ino, resumed), REASON_REMNANT);
+                assert_int_equal(policy_vma(&vma, status.st_dev, status.st_ino + 1, resumed), REASON_FILE);
+        }
         vma = look(map_or_null(RW, MAP_SHARED, fd));
-        assert_int_equal(policy_vma(&vma, status.st_dev, status.st_ino), REASON_SHARED);
+        assert_int_equal(policy_vma(&vma, status.st_dev, status.st_ino, false), REASON_SHARED);
+}
+
+/* A context of ours with these features, or -1 when this kernel or host has none. */
+static int make_context(uint64_t features)
+{
+        struct uffdio_api api = {.api = UFFD_API, .features = features};
+        int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+        if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
+                close(fd);
+                return -1;
+        }
+        return fd;
+}
+
+/* What a client that comes back has: memory under track, and under hold a mapping of a pool that nobody knows. */
+static void test_real_resumed(void **state)
+{
+        _cleanup_fd_ int memory_fd = memfd_create("pool", MFD_CLOEXEC), uffd = make_context(HOLD_FEATURES);
+        char *anonymous = map_fresh(), *pool;
+        struct uffdio_register track = {.range = {(uintptr_t)anonymous, LENGTH},
+                                        .mode = UFFDIO_REGISTER_MODE_WP};
+        struct uffdio_register hold = {.mode = UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MINOR};
+        struct vma vma;
+
+        if (uffd < 0) {
+                print_message("not here: %s\n", strerror(errno));
+                skip();
+        }
+        assert_int_equal(ftruncate(memory_fd, LENGTH), 0);
+        pool = map_or_null(RW, MAP_PRIVATE, memory_fd);
+        assert_non_null(pool);
+        hold.range = (struct uffdio_range){(uintptr_t)pool, LENGTH};
+        assert_int_equal(ioctl(uffd, UFFDIO_REGISTER, &track), 0);
+        assert_int_equal(ioctl(uffd, UFFDIO_REGISTER, &hold), 0);
+        vma = look(anonymous);
+        assert_int_equal(policy(&vma, true), REASON_NONE);
+        assert_int_equal(policy(&vma, false), REASON_UFFD);
+        vma = look(pool);
+        assert_int_equal(policy(&vma, true), REASON_REMNANT);
+        assert_int_equal(policy(&vma, false), REASON_FILE);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_table),   cmocka_unit_test(test_every_flag_refuses),
-                cmocka_unit_test(test_no_pool), cmocka_unit_test(test_words),
-                cmocka_unit_test(test_budget),  cmocka_unit_test(test_real_remnant),
+                cmocka_unit_test(test_table),
+                cmocka_unit_test(test_resumed_changes_nothing_else),
+                cmocka_unit_test(test_every_flag_refuses),
+                cmocka_unit_test(test_kept_name),
+                cmocka_unit_test(test_no_pool),
+                cmocka_unit_test(test_words),
+                cmocka_unit_test(test_budget),
+                cmocka_unit_test(test_real_remnant),
+                cmocka_unit_test(test_real_resumed),
         };
         struct CMUnitTest real[ARRAY_SIZE(kinds)];
         int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,7 +40,7 @@ static void reach(struct region *region, uint32_t page, enum page_state wanted, 
                 [PAGE_CANDIDATE] = {PAGE_TRACKED, PAGE_CANDIDATE},
                 [PAGE_PLANNED] = {PAGE_TRACKED, PAGE_PLANNED},
                 [PAGE_MERGED] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_MERGED},
-                [PAGE_BREAKING] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_MERGED, PAGE_BREAKING},
+                [PAGE_FOREIGN] = {PAGE_FOREIGN},
                 [PAGE_COPIED] = {PAGE_COPIED},
                 [PAGE_ZERO] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_ZERO},
                 [PAGE_EXCLUDED] = {PAGE_EXCLUDED},
@@ -72,12 +72,14 @@ static void output_deinit(struct scan_output *output)
 {
         range_list_deinit(&output->protect);
         range_list_deinit(&output->read);
+        range_list_deinit(&output->copied);
 }
 
 static void output_clear(struct scan_output *output)
 {
         range_list_clear(&output->protect);
         range_list_clear(&output->read);
+        range_list_clear(&output->copied);
         output->n_written = output->n_skipped = 0;
 }
 
@@ -106,9 +108,9 @@ static const struct row {
         bool listed;
         bool due; /* otherwise the page's patience lasts for this round */
         enum page_state to;
-        bool protect, read, written, skipped;
+        bool protect, read, written, skipped, copied;
 } rows[] = {
-        /* from, listed, due            to               protect, read, written, skipped */
+        /* from, listed, due            to               protect, read, written, skipped, copied: what is left out is false */
         {PAGE_EMPTY, true, true, PAGE_TRACKED, true, false, false, false},
         {PAGE_EMPTY, true, false, PAGE_VOLATILE, false, false, false, true},
         {PAGE_ZERO, true, true, PAGE_TRACKED, true, false, false, false},
@@ -120,8 +122,10 @@ static const struct row {
         {PAGE_CANDIDATE, true, true, PAGE_TRACKED, true, false, true, false},
         {PAGE_CANDIDATE, true, false, PAGE_VOLATILE, false, false, true, true},
         {PAGE_PLANNED, true, true, PAGE_PLANNED, false, false, false, false},
-        {PAGE_MERGED, true, true, PAGE_MERGED, false, false, false, false},
-        {PAGE_BREAKING, true, true, PAGE_BREAKING, false, false, false, false},
+        {PAGE_MERGED, true, true, PAGE_MERGED, false, false, false, false, true},
+        {PAGE_MERGED, true, false, PAGE_MERGED, false, false, false, false, true},
+        {PAGE_FOREIGN, true, true, PAGE_FOREIGN, false, false, false, false, true},
+        {PAGE_FOREIGN, true, false, PAGE_FOREIGN, false, false, false, false, true},
         {PAGE_COPIED, true, true, PAGE_COPIED, false, false, false, false},
         {PAGE_EXCLUDED, true, true, PAGE_EXCLUDED, false, false, false, false},
 
@@ -134,7 +138,7 @@ static const struct row {
         {PAGE_CANDIDATE, false, true, PAGE_CANDIDATE, false, false, false, false},
         {PAGE_PLANNED, false, true, PAGE_PLANNED, false, false, false, false},
         {PAGE_MERGED, false, true, PAGE_MERGED, false, false, false, false},
-        {PAGE_BREAKING, false, true, PAGE_BREAKING, false, false, false, false},
+        {PAGE_FOREIGN, false, true, PAGE_FOREIGN, false, false, false, false},
         {PAGE_COPIED, false, true, PAGE_COPIED, false, false, false, false},
         {PAGE_EXCLUDED, false, true, PAGE_EXCLUDED, false, false, false, false},
 };
@@ -167,6 +171,7 @@ static void check_row(const struct row *row, uint32_t page, unsigned patience)
                          row->from == row->to && row->from != PAGE_EMPTY && !row->protect ? KEY : 0);
         assert_ranges(&output.protect, &(struct page_range){page, 1}, row->protect);
         assert_ranges(&output.read, &(struct page_range){page, 1}, row->read);
+        assert_ranges(&output.copied, &(struct page_range){page, 1}, row->copied);
         assert_int_equal(output.n_written, row->written);
         assert_int_equal(output.n_skipped, row->skipped);
         output_deinit(&output);
@@ -307,6 +312,54 @@ static void test_runs(void **state)
         region_free(region);
 }
 
+/*
+ * Shared pages that were written are listed in order and in ranges, whoever they are shared with, and left as they are: what
+ * becomes of them, and of their slots, is the caller's. Those that are not listed are none of them.
+ */
+static void test_copied(void **state)
+{
+        struct region *region = make_region();
+        struct scan_output output = {.n_written = 0};
+        struct survey survey = {.n = 0};
+        uint64_t count[PAGE_N_STATES];
+
+        for (uint32_t page = 0; page < 40; page++)
+                reach(region, page, page < 20 ? PAGE_MERGED : PAGE_FOREIGN, 500 + page);
+        for (uint32_t page = CHUNK_PAGES - 4; page < CHUNK_PAGES + 4; page++)
+                reach(region, page, PAGE_MERGED, 500 + page);
+        region_set_state(region, 8, PAGE_COPIED, 508);
+        reach(region, 40, PAGE_VOLATILE, 0);
+        reach(region, 41, PAGE_TRACKED, 0);
+        memcpy(count, region->count, sizeof(count));
+        list_pages(&survey, 5, 10);
+        list_pages(&survey, 18, 23); /* merged and foreign ones */
+        list_pages(&survey, 39, 41);
+        list_pages(&survey, CHUNK_PAGES - 1, CHUNK_PAGES + 10); /* and others behind them */
+        assert_int_equal(digest(region, 0, CHUNK_PAGES + 2, &survey, &output), 0);
+        assert_list(&output.copied, {5, 3}, {9, 1}, {18, 5}, {39, 1}, {CHUNK_PAGES - 1, 3});
+        assert_list(&output.protect, {40, 1});
+        assert_list(&output.read, {41, 1});
+        assert_int_equal(output.n_written, 0);
+        assert_int_equal(output.n_skipped, 0);
+        count[PAGE_VOLATILE]--;
+        count[PAGE_TRACKED]++;
+        assert_memory_equal(region->count, count, sizeof(count));
+        for (uint32_t page = 0; page < 40; page++)
+                assert_int_equal(region_key(region, page), 500 + page);
+
+        /* Nobody looked at the list: what is still there is found again. */
+        output_clear(&output);
+        assert_int_equal(digest(region, 0, 21, &survey, &output), 0);
+        assert_list(&output.copied, {5, 3}, {9, 1}, {18, 3});
+        region_set_state(region, 6, PAGE_COPIED, 506);
+        region_set_state(region, 20, PAGE_COPIED, 520);
+        output_clear(&output);
+        assert_int_equal(digest(region, 0, 21, &survey, &output), 0);
+        assert_list(&output.copied, {5, 1}, {7, 1}, {9, 1}, {18, 2});
+        output_deinit(&output);
+        region_free(region);
+}
+
 static void test_range_list(void **state)
 {
         struct range_list list = {.ranges = NULL};
@@ -426,6 +479,39 @@ static void test_no_memory_to_read(void **state)
         region_free(region);
 }
 
+static void test_no_memory_for_copied(void **state)
+{
+        struct region *region = make_region();
+        struct scan_output output = {.n_written = 0};
+        struct survey survey = {.n = 0};
+        size_t capacity;
+
+        for (uint32_t i = 0; i < MAX_RUNS; i++) {
+                reach(region, 2 * i, i % 2 ? PAGE_MERGED : PAGE_FOREIGN, KEY);
+                list_pages(&survey, 2 * i, 2 * i + 1);
+        }
+        fail_alloc = true;
+        assert_int_equal(digest(region, 0, N_PAGES, &survey, &output), -ENOMEM);
+        fail_alloc = false;
+        assert_int_equal(output.copied.n, 0);
+
+        assert_int_equal(range_list_add(&output.copied, 0), 0);
+        range_list_clear(&output.copied);
+        capacity = output.copied.capacity;
+        assert_in_range(capacity, 1, MAX_RUNS - 1);
+        fail_alloc = true;
+        assert_int_equal(digest(region, 0, N_PAGES, &survey, &output), -ENOMEM);
+        fail_alloc = false;
+        assert_int_equal(output.copied.n, capacity);
+        assert_int_equal(region->count[PAGE_MERGED] + region->count[PAGE_FOREIGN], MAX_RUNS);
+
+        range_list_clear(&output.copied);
+        assert_int_equal(digest(region, 0, N_PAGES, &survey, &output), 0);
+        assert_int_equal(output.copied.n, MAX_RUNS);
+        output_deinit(&output);
+        region_free(region);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -435,10 +521,12 @@ int main(void)
                 cmocka_unit_test(test_window),
                 cmocka_unit_test(test_chunks),
                 cmocka_unit_test(test_runs),
+                cmocka_unit_test(test_copied),
                 cmocka_unit_test(test_range_list),
                 cmocka_unit_test(test_no_memory_to_protect),
                 cmocka_unit_test(test_no_memory_for_chunk),
                 cmocka_unit_test(test_no_memory_to_read),
+                cmocka_unit_test(test_no_memory_for_copied),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

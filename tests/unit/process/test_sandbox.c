@@ -356,20 +356,27 @@ static void allowed_contexts(void)
 
 static void allowed_pool(void)
 {
-        int mount, writable, readonly;
+        int mount, writable, readonly, pagemap;
+        uint64_t unmapped = 0;
         char page[PAGE_BYTES];
         void *mapping;
 
         mount = poolfile_mount();
-        prepare(mount >= 0);
+        pagemap = open("/proc/self/pagemap", O_RDONLY);
+        prepare(mount >= 0 && pagemap >= 0);
         confine();
-        check(poolfile_create(mount, "pool", &writable, &readonly) == 0);
+        check(poolfile_create(mount, "pool", &writable) == 0 && poolfile_is_one(writable));
+        check(poolfile_reopen(writable, &readonly) == 0);
         memset(page, 5, sizeof(page));
         check(poolfile_write(writable, 8192, page, sizeof(page)) == 0);
         mapping = mmap(NULL, 16384, PROT_READ, MAP_PRIVATE, readonly, 0);
         check(mapping != MAP_FAILED && !memcmp((char *)mapping + 8192, page, sizeof(page)));
         check(munmap(mapping, 16384) == 0);
         check(pread(readonly, page, sizeof(page), 8192) == sizeof(page) && page[0] == 5);
+        check(lseek(writable, 0, SEEK_DATA) == 8192 && lseek(writable, 8192, SEEK_HOLE) == 12288);
+        check(poolfile_lock(writable, 8192, 4096) == 0);
+        check(poolfile_unmapped(writable, pagemap, 8192, 1, &unmapped) == 0 && unmapped == 1);
+        poolfile_unlock(writable, 8192, 4096);
         check(poolfile_discard(writable, 8192, 4096) == 0);
         check(pread(readonly, page, sizeof(page), 8192) == sizeof(page) && page[0] == 0);
 }
@@ -504,18 +511,12 @@ static void allowed_reload(void)
         check(r == 0 && config.max_cpu_percent == 7);
 }
 
-static void allowed_queue(void)
+static void allowed_rest(void)
 {
-        unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
         struct rlimit limit;
         char secret[32];
-        int fd;
 
         confine();
-        fd = memfd_create("queue", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        check(fd >= 0 && ftruncate(fd, 65536) == 0);
-        check(fcntl(fd, F_ADD_SEALS, seals) == 0 && fcntl(fd, F_GET_SEALS) == (int)seals);
-        check(mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED);
         check(syscall(SYS_getrandom, secret, sizeof(secret), 0) == sizeof(secret));
         check(getrlimit(RLIMIT_NOFILE, &limit) == 0);
         check(nanosleep(&(struct timespec){0, 1000}, NULL) == 0);
@@ -540,7 +541,7 @@ static void test_allowed(void **state)
                 {"sockets", allowed_sockets},
                 {"notify", allowed_notify},
                 {"reload", allowed_reload},
-                {"queue", allowed_queue},
+                {"rest", allowed_rest},
         };
         bool failed = false;
 

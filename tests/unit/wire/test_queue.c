@@ -177,6 +177,54 @@ static void test_push_after_overrun(void **state)
         expect_nothing(fixture);
 }
 
+static int push_whole(struct fixture *fixture, uint64_t page)
+{
+        struct queue_event event = write_event(page);
+
+        return queue_push_whole(&fixture->producer, &event);
+}
+
+/* What must not be folded is put off instead, behind what was folded before it: nothing of it is left behind. */
+static void test_push_whole(void **state)
+{
+        struct fixture *fixture = *state;
+        struct queue_event overrun = {.type = WP_EVENT_OVERRUN, .time_ns = 9000 + 1000};
+        struct queue_event folded = {.type = WP_EVENT_WRITE,
+                                     .flags = WP_EVENT_F_FOLDED,
+                                     .time_ns = 9000 + 1000,
+                                     .address = PAGE(5000),
+                                     .length = PAGE_BYTES};
+
+        assert_int_equal(push_whole(fixture, 3), 1);
+        expect_write(fixture, 3);
+        expect_nothing(fixture);
+        for (uint64_t i = 0; i < QUEUE_ENTRIES; i++)
+                assert_int_equal(push_whole(fixture, i), 1);
+        assert_int_equal(push_whole(fixture, 9000), 0);
+        assert_false(queue_folded(&fixture->producer));
+        expect_write(fixture, 0);
+        assert_int_equal(push_whole(fixture, 7000), 1);
+        assert_int_equal(push_whole(fixture, 9000), 0);
+
+        /* One that was folded and its notice go first, and leave no place for it. */
+        assert_int_equal(push(fixture, 5000), 0);
+        expect_write(fixture, 1);
+        assert_int_equal(push_whole(fixture, 9000), 0);
+        assert_true(queue_folded(&fixture->producer));
+        expect_write(fixture, 2);
+        assert_int_equal(push_whole(fixture, 9000), 0);
+        assert_false(queue_folded(&fixture->producer));
+        expect_write(fixture, 3);
+        assert_int_equal(push_whole(fixture, 9001), 1);
+        for (uint64_t i = 4; i < QUEUE_ENTRIES; i++)
+                expect_write(fixture, i);
+        expect_write(fixture, 7000);
+        expect(fixture, &overrun);
+        expect(fixture, &folded);
+        expect_write(fixture, 9001);
+        expect_nothing(fixture);
+}
+
 static void test_whole_pages_are_folded(void **state)
 {
         static const struct {
@@ -288,6 +336,7 @@ int main(void)
                 TEST(test_exactly_full),
                 TEST(test_overrun),
                 TEST(test_push_after_overrun),
+                TEST(test_push_whole),
                 TEST(test_whole_pages_are_folded),
                 TEST(test_nonsensical_tail),
                 TEST(test_fold_joins),

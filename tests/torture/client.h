@@ -1,0 +1,55 @@
+#pragma once
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * A client: a process that is linked with libwp, its connection, its areas, its workers
+ *
+ * Its main thread, the manager, connects, takes events, loses patience with a connection that the daemon ended, reaps
+ * children, and in the end looks whether anything is left of the library.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "torture/area.h"
+#include "torture/shared.h"
+#include "torture/worker.h"
+
+#define AREAS_PER_THREAD 2
+#define MAX_AREAS        (MAX_THREADS * AREAS_PER_THREAD)
+
+struct client {
+        unsigned index;
+        uint32_t generation;
+        struct client_slot *slot;
+        struct worker manager; /* it draws, too */
+        unsigned n_workers;
+        struct worker workers[MAX_THREADS];
+        unsigned n_areas;
+        struct area areas[MAX_AREAS];
+
+        /* Inside: `wp` may be used. Closed: it may change. */
+        struct gate connection;
+        struct wp_client *wp;
+        uint64_t lost_ns; /* when its end was seen; 0: it is there */
+        uint64_t patience_ns;
+        uint64_t anew_ns;  /* when to connect anew for no reason */
+        uint64_t leave_ns; /* when to exit in the middle of everything; 0: never */
+};
+
+/* In a forked child, which has no part in its parent's connection. Whether it has one of its own: `wp`. */
+static inline void client_inherit(struct client *client)
+{
+        client->wp = NULL;
+        atomic_store(&client->connection.inside, 0);
+}
+
+/* For its children: it is dead, or will be at once. */
+static inline bool client_is_gone(const struct client *client)
+{
+        return atomic_load(&client->slot->dying) ||
+               atomic_load(&client->slot->generation) != client->generation;
+}
+
+/* The process: forked from the main one. */
+void client_main(unsigned index) __attribute__((__noreturn__));
