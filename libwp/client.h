@@ -140,7 +140,8 @@ struct wp_client {
         /* agent */
         pthread_t agent;
         void *agent_stack;
-        char *staging; /* WIRE_RUN_PAGES pages, registered with stage */
+        pthread_mutex_t running; /* held while a run is carried out, and while the process forks */
+        char *staging;           /* WIRE_RUN_PAGES pages, registered with stage */
         struct link link;
         bool contexts_ready; /* the daemon has enabled them */
         unsigned removed_next;

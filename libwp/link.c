@@ -5,7 +5,7 @@
  *
  * The agent makes the connection, the first as well as every later one, without ever waiting for the daemon: it
  * has guard to read meanwhile. When the connection ends, for whatever reason, calls that wait fail with -ENOTCONN
- * and the agent tries again, at first soon and then every two seconds. A new daemon is given the contexts that are
+ * and the agent tries again, at first soon and then twice a second. A new daemon is given the contexts that are
  * in use already, and every region is registered again; what was merged before is found by the daemon itself
  * (WIRE_CONTEXTS_RESUMED). Only then may the program ask again.
  */
@@ -25,7 +25,7 @@
 #define HANDSHAKE_NS (20 * NSEC_PER_SEC)
 #define BACKLOG_NS   (10 * NSEC_PER_MSEC)
 #define RETRY_NS     (50 * NSEC_PER_MSEC)
-#define RETRY_MAX_NS (2 * NSEC_PER_SEC)
+#define RETRY_MAX_NS (500 * NSEC_PER_MSEC)
 #define PROTOCOL_NS  (60 * NSEC_PER_SEC)
 
 /* ------------------------------------------------------------------ up and down */

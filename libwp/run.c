@@ -763,10 +763,6 @@ static int run_unmerge(struct run *run)
         char *copy;
         int r;
 
-        while (recently_removed(run->client, run->address, run->address + run->n_pages * PAGE_BYTES)) {
-                drain_guard(run->client, NULL);
-                pause_briefly();
-        }
         r = run_copy(run, &copy);
         if (r < 0)
                 return r;
@@ -829,6 +825,15 @@ static int run_permitted(struct wp_client *client, const struct wire_run *wire, 
         return r;
 }
 
+/* What is merged can be left alone after a discard; what is to be given back has to wait (trap T3). */
+static void run_await_quiet(const struct run *run)
+{
+        while (recently_removed(run->client, run->address, run->address + run->n_pages * PAGE_BYTES)) {
+                drain_guard(run->client, NULL);
+                pause_briefly();
+        }
+}
+
 void run_execute(struct wp_client *client, const struct wire_run *wire, struct wire_run_result *result)
 {
         struct run run = {.client = client, .wire = wire, .address = wire->address, .n_pages = wire->n_pages};
@@ -838,7 +843,11 @@ void run_execute(struct wp_client *client, const struct wire_run *wire, struct w
         if (result->error < 0)
                 return;
         run.hold = context(&run, notify ? CONTEXT_HOLD : CONTEXT_LAZY);
+        if (wire->kind == WIRE_RUN_UNMERGE)
+                run_await_quiet(&run);
+        pthread_mutex_lock(&client->running);
         result->error = wire->kind == WIRE_RUN_UNMERGE ? run_unmerge(&run) : run_merge(&run);
+        pthread_mutex_unlock(&client->running);
         memcpy(result->done, run.done, sizeof(result->done));
         memcpy(result->busy, run.busy, sizeof(result->busy));
 }

@@ -247,9 +247,22 @@ void client_close_all(struct wp_client *client)
                 fd_close(client->children[--client->n_children].fd);
 }
 
+/*
+ * A child that is forked while a run is frozen gets its pages from the agent, afterwards; if the process ended before
+ * that, the child would never have them. So fork(3) waits for the end of the run, and the next run for the end of
+ * fork(3). A child that is made in other ways relies on events alone (run.c).
+ */
 static void before_fork(void)
 {
         pthread_mutex_lock(&clients_lock);
+        for (struct wp_client *client = clients; client; client = client->next)
+                pthread_mutex_lock(&client->running);
+}
+
+static void let_run(void)
+{
+        for (struct wp_client *client = clients; client; client = client->next)
+                pthread_mutex_unlock(&client->running);
 }
 
 /*
@@ -258,6 +271,7 @@ static void before_fork(void)
  */
 static void after_fork_parent(void)
 {
+        let_run();
         for (struct wp_client *client = clients; client; client = client->next) {
                 pthread_mutex_lock(&client->serving);
                 pthread_mutex_unlock(&client->serving);
@@ -267,6 +281,7 @@ static void after_fork_parent(void)
 
 static void after_fork_child(void)
 {
+        let_run();
         for (struct wp_client *client = clients; client; client = client->next)
                 client_close_all(client);
         clients = NULL;
@@ -347,6 +362,7 @@ static struct wp_client *client_new(void)
         pthread_mutex_init(&client->lock, NULL);
         pthread_mutex_init(&client->queue_lock, NULL);
         pthread_mutex_init(&client->serving, NULL);
+        pthread_mutex_init(&client->running, NULL);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
         pthread_cond_init(&client->changed, &attributes);

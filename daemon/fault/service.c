@@ -17,6 +17,7 @@
 #include "kernel/hold.h"
 #include "kernel/ring.h"
 #include "kernel/uffd.h"
+#include "libwp/wire.h"
 #include "util/bits.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -26,8 +27,9 @@
 #define QUEUE_ENTRIES    16384 /* of commands and of reports; more than contexts */
 #define CONTEXT_MESSAGES 16
 
-/* How long a client that lives has for the faults of its children before we step in. */
-#define PATIENCE_NS (50 * NSEC_PER_MSEC)
+/* How long a client that lives has for the faults of its children before we step in; and one that let that pass. */
+#define PATIENCE_NS NSEC_PER_SEC
+#define AWAY_NS     (10 * NSEC_PER_MSEC)
 
 /* The lowest and highest addresses that UFFDIO_WAKE takes. */
 #define LOWEST_ADDRESS  ((uint64_t)1 << 16)
@@ -43,6 +45,8 @@ struct fault_context {
         } state;
         bool ending; /* removal was asked for */
         bool orphan;
+        bool away;       /* its client did not serve it in time */
+        int client_fd;   /* where the client is told of grandchildren; not the context's own */
         bool from_fault; /* of the stock that the fault thread takes from */
         void *owner;     /* control's */
         uint64_t due_ns; /* waiting: when it is read */
@@ -189,18 +193,31 @@ static void handle_fault(struct fault_service *service, const struct fault_conte
                 count(write ? &service->writes : &service->discards);
 }
 
-/* Where there is no room for it, the grandchild is not served. */
+static void tell_client(const struct fault_context *parent, int fd)
+{
+        struct wire_grandchild message;
+
+        wire_init(&message, WIRE_GRANDCHILD, sizeof(message), 0);
+        if (!parent->orphan && parent->client_fd >= 0)
+                (void)!wire_send(parent->client_fd, &message, &fd, 1, false);
+}
+
+/* Where there is no room for it, the grandchild is its client's alone. */
 static void handle_fork(struct fault_service *service, struct fault_context *parent, int fd)
 {
         struct fault_context *child = stock_take(&service->stock_fault);
 
+        tell_client(parent, fd);
         count(&service->forks);
         if (!child) {
                 fd_close(fd);
                 return;
         }
-        *child = (struct fault_context){
-                .fd = fd, .used = true, .orphan = parent->orphan, .from_fault = true, .owner = NULL};
+        *child = (struct fault_context){.fd = fd,
+                                        .used = true,
+                                        .orphan = parent->orphan,
+                                        .client_fd = parent->client_fd,
+                                        .from_fault = true};
         submit_poll(service, child);
         report(service, &(struct fault_report){.kind = FAULT_CHILD, .context = parent, .child = child});
 }
@@ -222,9 +239,9 @@ static void finish_removal(struct fault_service *service, struct fault_context *
         report(service, &(struct fault_report){.kind = FAULT_REMOVED, .context = context});
 }
 
-static void wait_a_moment(struct fault_service *service, struct fault_context *context, bool patient)
+static void wait_a_moment(struct fault_service *service, struct fault_context *context, uint64_t how_long_ns)
 {
-        context->due_ns = patient ? clock_now() + PATIENCE_NS : 0;
+        context->due_ns = clock_now() + how_long_ns;
         context->state = CONTEXT_WAITING;
         context->next_waiting = service->waiting;
         service->waiting = context;
@@ -301,14 +318,18 @@ static void handle_context(struct fault_service *service, struct fault_context *
 {
         bool read = context->state == CONTEXT_READING, failed = result < 0 && result != -EAGAIN;
 
+        if (read)
+                context->away = result > 0;
         if (read && result > 0)
                 serve(service, context, result / (int)sizeof(context->messages[0]));
         if (context->ending)
                 finish_removal(service, context);
         else if (read && !failed)
                 submit_poll(service, context);
-        else /* it has something to read; or there was no descriptor for what it has */
-                wait_a_moment(service, context, failed || !context->orphan);
+        else if (failed) /* there was no descriptor for what it has */
+                wait_a_moment(service, context, AWAY_NS);
+        else
+                wait_a_moment(service, context, context->orphan ? 0 : context->away ? AWAY_NS : PATIENCE_NS);
 }
 
 static void handle_completion(struct fault_service *service, const struct io_uring_cqe *cqe)
@@ -334,7 +355,7 @@ static void wake_control(struct fault_service *service)
 
 static void wait_for_work(struct fault_service *service)
 {
-        struct __kernel_timespec timeout = {.tv_nsec = PATIENCE_NS / 4};
+        struct __kernel_timespec timeout = {.tv_nsec = AWAY_NS / 4};
         struct io_uring_cqe *cqe;
 
         if (service->waiting)
@@ -456,14 +477,15 @@ struct fault_service *fault_service_free(struct fault_service *service)
         return NULL;
 }
 
-int fault_add(struct fault_service *service, int fd, bool orphan, void *owner,
+int fault_add(struct fault_service *service, int fd, bool orphan, int client_fd, void *owner,
               struct fault_context **ret_context)
 {
         struct fault_context *context = stock_take(&service->stock_control);
 
         if (!context)
                 return -EMFILE;
-        *context = (struct fault_context){.fd = fd, .used = true, .orphan = orphan, .owner = owner};
+        *context = (struct fault_context){
+                .fd = fd, .used = true, .orphan = orphan, .client_fd = client_fd, .owner = owner};
         command(service, COMMAND_ADD, context);
         *ret_context = context;
         return 0;

@@ -11,8 +11,10 @@
  * this thread does. Serving is stateless (kernel/hold.h), so both may try.
  *
  * One io_uring; for each context a poll in flight. A context whose client lives is left alone for PATIENCE_NS when it
- * has something to read: usually it was read by then. That of an orphan is read at once. The event of a fork is read
- * like everything else: the grandchild's context is served as well, and handed to control.
+ * has something to read: by then it has been read, unless the client is stopped; once it was not, for AWAY_NS only,
+ * until something is found to be read by others again. That of an orphan is read at once. The event of a fork is read
+ * like everything else: the grandchild's context goes to the client before anything else is done, so that our death
+ * does not take it along; it is served here as well, and handed to control.
  *
  * The thread never waits for control, for the scan or for any client; it takes no lock, allocates nothing and
  * logs nothing. Everything it needs is made before it starts or handed to it complete. Control and fault talk
@@ -65,9 +67,10 @@ struct fault_service *fault_service_free(struct fault_service *service);
 
 /*
  * Starts serving a context, whose descriptor becomes the context's, until fault_release(). orphan: nobody else serves it.
- * -EMFILE: too many contexts.
+ * client_fd: the client's socket, where it is told of grandchildren; it remains the caller's, and stays open for as long as
+ * this context and its descendants are served. -EMFILE: too many contexts.
  */
-int fault_add(struct fault_service *service, int fd, bool orphan, void *owner,
+int fault_add(struct fault_service *service, int fd, bool orphan, int client_fd, void *owner,
               struct fault_context **ret_context) wp_check;
 
 /* From now on nobody else serves it. */

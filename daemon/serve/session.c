@@ -91,9 +91,9 @@ struct session {
 
 /* A client and the children that it forked. Lives for as long as any of them is served. */
 struct family {
-        unsigned n_refs;         /* the session, and each holder */
-        struct session *session; /* NULL: gone */
-        int mem_fd;              /* of /proc/PID/mem: tells whether the client's address space still exists */
+        unsigned n_refs; /* the session, and each holder */
+        int mem_fd;      /* of /proc/PID/mem: tells whether the client's address space still exists */
+        int socket_fd;   /* the client's connection, for the fault service */
         bool orphaned;
 };
 
@@ -158,7 +158,17 @@ static void output_free(struct output *output)
         free(output);
 }
 
-static struct family *family_new(int mem_fd)
+static struct family *family_unref(struct session_server *server, struct family *family)
+{
+        if (!family || --family->n_refs)
+                return NULL;
+        closer_close(server->closer, family->mem_fd);
+        closer_close(server->closer, family->socket_fd);
+        free(family);
+        return NULL;
+}
+
+static struct family *family_new(struct session_server *server, int mem_fd, int socket_fd)
 {
         struct family *family = calloc(1, sizeof(*family));
 
@@ -166,19 +176,8 @@ static struct family *family_new(int mem_fd)
                 return NULL;
         family->n_refs = 1;
         family->mem_fd = (int)error_from(fcntl(mem_fd, F_DUPFD_CLOEXEC, 0));
-        if (family->mem_fd >= 0)
-                return family;
-        free(family);
-        return NULL;
-}
-
-static struct family *family_unref(struct session_server *server, struct family *family)
-{
-        if (!family || --family->n_refs)
-                return NULL;
-        closer_close(server->closer, family->mem_fd);
-        free(family);
-        return NULL;
+        family->socket_fd = (int)error_from(fcntl(socket_fd, F_DUPFD_CLOEXEC, 0));
+        return family->mem_fd >= 0 && family->socket_fd >= 0 ? family : family_unref(server, family);
 }
 
 /* Reading the memory of an address space that is gone finds its end (mem_read(), fs/proc/base.c). */
@@ -226,8 +225,6 @@ static void session_free(struct session *session)
                 merger_hang_up(server->context.merger, session->member);
         if (session->family)
                 look_after_children(server, session->family);
-        if (session->family)
-                session->family->session = NULL;
         session->family = family_unref(server, session->family);
         server->watcher_cpu_ns += session->watcher_cpu_ns;
         list_for_each_safe(link, next, &session->outputs)
@@ -237,6 +234,8 @@ static void session_free(struct session *session)
                 account_release_client(server->context.account, session->user);
         closer_close(server->closer, session->pagemap_fd);
         closer_close(server->closer, session->mem_fd);
+        /* Other descriptors of it may be open still: this is the end for the client. */
+        shutdown(session->fd, SHUT_RDWR);
         closer_close(server->closer, session->fd);
         list_remove(&session->link);
         free(session);
@@ -470,13 +469,12 @@ static int become_member(struct session *session, int *fds, bool resumed)
         struct charge *charge;
         int r;
 
-        session->family = family_new(session->mem_fd);
+        session->family = family_new(session->server, session->mem_fd, session->fd);
         charge = calloc(1, sizeof(*charge));
         if (!session->family || !charge) {
                 free(charge);
                 return -ENOMEM;
         }
-        session->family->session = session;
         *charge = (struct charge){.account = context->account, .user = session->user};
         r = member_new(session->domain, session->pid, session->uid, session, &member_fds, charge,
                        &session->member);
@@ -553,7 +551,8 @@ static int handle_child(struct session *session, const struct wire_child *child,
         holder = session->family->n_refs <= MAX_CHILDREN ? holder_new(server, session->family) : NULL;
         if (!holder)
                 return 0;
-        r = fault_add(server->context.fault, *fd, child->flags & WIRE_CHILD_SOLE, holder, &holder->context);
+        r = fault_add(server->context.fault, *fd, child->flags & WIRE_CHILD_SOLE, session->family->socket_fd,
+                      holder, &holder->context);
         if (r < 0) {
                 holder_free(server, holder);
                 return 0;
@@ -993,16 +992,11 @@ struct session_server *session_server_free(struct session_server *server)
 
 /* ------------------------------------------------------------------ what the fault service reports */
 
-/*
- * A child of a child, which we met first: the client gets its context, too. One without a holder would be served for
- * ever: it is given up.
- */
+/* A child of a child, which we met first. One without a holder would be served for ever: it is given up. */
 static void grandchild_came(struct session_server *server, const struct fault_report *report)
 {
         const struct holder *parent = fault_owner(report->context);
         struct holder *child = parent ? holder_new(server, parent->family) : NULL;
-        struct wire_grandchild message;
-        int fd;
 
         if (!child) {
                 fault_remove(server->context.fault, report->child);
@@ -1010,11 +1004,6 @@ static void grandchild_came(struct session_server *server, const struct fault_re
         }
         child->context = report->child;
         fault_set_owner(report->child, child);
-        if (!child->family->session)
-                return;
-        fd = fault_fd(report->child);
-        wire_init(&message, WIRE_GRANDCHILD, sizeof(message), 0);
-        (void)!session_send(child->family->session, &message, &fd, 1);
 }
 
 static void context_removed(struct session_server *server, struct fault_context *context)

@@ -221,89 +221,6 @@ void service_write_config(const struct service *service, const char *config)
         CHECK(!fclose(file), "%s: %m", service->config_path);
 }
 
-/* ------------------------------------------------------------------ the descriptor store */
-
-void fd_store_open(struct fd_store *store)
-{
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-        *store = (struct fd_store){.notify_fd = -EBADF};
-        snprintf(store->path, sizeof(store->path), "%s/notify", harness_directory());
-        store->notify_fd =
-                (int)CHECK_OK(error_from(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
-        memcpy(address.sun_path, store->path, strlen(store->path));
-        CHECK_OK(error_from(bind(store->notify_fd, (struct sockaddr *)&address, sizeof(address))));
-}
-
-static void fd_store_take(struct fd_store *store, const char *text, int fd)
-{
-        const char *name = strstr(text, "FDNAME=");
-        size_t length;
-
-        CHECK(name && fd >= 0 && store->n < FD_STORE_MAX, "a descriptor cannot be stored: %s", text);
-        name += strlen("FDNAME=");
-        length = MIN(strcspn(name, "\n"), sizeof(store->names[0]) - 1);
-        memcpy(store->names[store->n], name, length);
-        store->names[store->n][length] = '\0';
-        store->fds[store->n++] = fd;
-}
-
-void fd_store_collect(struct fd_store *store)
-{
-        for (;;) {
-                union {
-                        struct cmsghdr header;
-                        char space[CMSG_SPACE(sizeof(int))];
-                } control;
-                char text[1024];
-                struct iovec data = {.iov_base = text, .iov_len = sizeof(text) - 1};
-                struct msghdr message = {.msg_iov = &data,
-                                         .msg_iovlen = 1,
-                                         .msg_control = control.space,
-                                         .msg_controllen = sizeof(control.space)};
-                ssize_t n = recvmsg(store->notify_fd, &message, MSG_CMSG_CLOEXEC);
-                int fd = -EBADF;
-
-                if (n < 0)
-                        return;
-                text[n] = '\0';
-                if (message.msg_controllen && control.header.cmsg_type == SCM_RIGHTS)
-                        memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
-                if (strstr(text, "FDSTORE=1"))
-                        fd_store_take(store, text, fd);
-        }
-}
-
-void fd_store_close(struct fd_store *store)
-{
-        while (store->n > 0)
-                fd_close(store->fds[--store->n]);
-        store->notify_fd = fd_close(store->notify_fd);
-        unlink(store->path);
-}
-
-/* As sd_listen_fds_with_names(3) expects it. */
-static void fd_store_pass(const struct fd_store *store)
-{
-        char text[FD_STORE_MAX * sizeof(store->names[0])] = "";
-
-        setenv("NOTIFY_SOCKET", store->path, 1);
-        if (!store->n)
-                return;
-        for (unsigned i = 0; i < store->n; i++) {
-                CHECK_OK(error_from(dup2(store->fds[i], 3 + (int)i)));
-                if (store->fds[i] == 3 + (int)i)
-                        CHECK_OK(error_from(fcntl(store->fds[i], F_SETFD, 0)));
-                strcat(text, i ? ":" : "");
-                strcat(text, store->names[i]);
-        }
-        setenv("LISTEN_FDNAMES", text, 1);
-        snprintf(text, sizeof(text), "%u", store->n);
-        setenv("LISTEN_FDS", text, 1);
-        snprintf(text, sizeof(text), "%d", getpid());
-        setenv("LISTEN_PID", text, 1);
-}
-
 /* ------------------------------------------------------------------ starting and stopping */
 
 static void execute(const struct service *service, pid_t parent)
@@ -319,7 +236,7 @@ static void execute(const struct service *service, pid_t parent)
         snprintf(config, sizeof(config), "--config=%s", service->config_path);
         snprintf(runtime, sizeof(runtime), "--runtime-dir=%s", service->directory);
         if (service->store)
-                fd_store_pass(service->store);
+                CHECK_OK(fd_store_pass(service->store));
         execl(harness_wpd(), harness_wpd(), config, runtime, "--log-level=debug", NULL);
         CHECK(false, "%s: %m", harness_wpd());
 }
@@ -389,7 +306,7 @@ static void service_run(struct service *service)
 void service_restart(struct service *service)
 {
         if (service->store)
-                fd_store_collect(service->store);
+                CHECK_OK(fd_store_collect(service->store));
         service_run(service);
         make_domain(service, 0);
         make_domain(service, HARNESS_NOBODY);

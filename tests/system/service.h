@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "system/fd_store.h"
+
 struct service {
         pid_t pid;
         char directory[80]; /* the runtime directory; nothing but the daemon's sockets is in it */
@@ -18,22 +20,6 @@ struct service {
         size_t n_threads;
         struct fd_store *store; /* NULL: there is no service manager */
 };
-
-/* A service manager's descriptor store, for the daemons of a test that are started one after the other. */
-#define FD_STORE_MAX 16
-
-struct fd_store {
-        int notify_fd; /* what daemons say arrives here */
-        char path[108];
-        unsigned n;
-        int fds[FD_STORE_MAX];
-        char names[FD_STORE_MAX][32];
-};
-
-void fd_store_open(struct fd_store *store);
-/* Takes what the daemon has sent so far. */
-void fd_store_collect(struct fd_store *store);
-void fd_store_close(struct fd_store *store);
 
 /* Starts a daemon that scans eagerly; `config` is added to its configuration and may be NULL. */
 void service_start(struct service *service, const char *config);

@@ -4,12 +4,16 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "system/pair.h"
 
-#define N_PAGES 256
+#define N_PAGES  256
+#define MANY_FDS 64
 
 static uint64_t identical(long program, uint64_t page)
 {
@@ -252,9 +256,97 @@ static void pool_max_bytes(uid_t uid)
         service_stop(&service);
 }
 
+/* ------------------------------------------------------------------ the program's own limits */
+
+static rlim_t address_space_used(void)
+{
+        unsigned long pages = 0;
+        FILE *file = fopen("/proc/self/statm", "re");
+
+        CHECK(file && fscanf(file, "%lu", &pages) == 1, "%m");
+        fclose(file);
+        return (rlim_t)pages * PAGE_BYTES;
+}
+
+/* No memory to make anything private: the region stays as it is, and is right; then there is memory again. */
+static long unregister_without_memory(struct program *program, long a, long b, long c)
+{
+        struct rlimit before, none;
+
+        CHECK_OK(error_from(getrlimit(RLIMIT_AS, &before)));
+        none = before;
+        none.rlim_cur = address_space_used();
+        CHECK_OK(error_from(setrlimit(RLIMIT_AS, &none)));
+        CHECK_ERROR(wp_unregister(program->areas[a].region), ENOMEM);
+        CHECK_ERROR(wp_exclude(program->areas[a].region, 0, PAGE_BYTES), ENOMEM);
+        CHECK_OK(error_from(setrlimit(RLIMIT_AS, &before)));
+        program_check_area(&program->areas[a], "without memory");
+        return 0;
+}
+
+static void memory(uid_t uid)
+{
+        struct pair pair;
+
+        pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
+        client_do(&pair.clients[0], unregister_without_memory, 0, 0, 0);
+        CHECK(client_do(&pair.clients[0], program_stat, 0, PROGRAM_STAT(pages_merged), 0) == N_PAGES,
+              "%ld pages are merged still",
+              client_do(&pair.clients[0], program_stat, 0, PROGRAM_STAT(pages_merged), 0));
+        pair_verify(&pair);
+        pair_end(&pair);
+}
+
+/* A fork goes on although there is no descriptor for the child's context, which the daemon alone serves then. */
+static long fork_without_descriptors(struct program *program, long a, long b, long c)
+{
+        struct area *area = &program->areas[a];
+        int last = dup(STDIN_FILENO), fds[MANY_FDS], n = 0;
+        struct rlimit before, none;
+
+        CHECK_OK(error_from(getrlimit(RLIMIT_NOFILE, &before)));
+        none = before;
+        none.rlim_cur = (rlim_t)last + MANY_FDS / 2;
+        CHECK_OK(error_from(setrlimit(RLIMIT_NOFILE, &none)));
+        for (int fd; n < MANY_FDS && (fd = dup(STDIN_FILENO)) >= 0;)
+                fds[n++] = fd;
+        CHECK(n < MANY_FDS && errno == EMFILE, "%d descriptors: %m", n);
+        for (long i = 0; i < b; i++) {
+                pid_t child = fork();
+
+                CHECK(child >= 0, "%m");
+                if (!child) {
+                        program_check_area(area, "child");
+                        CHECK_OK(program_discard(program, a, 10 + i, 3));
+                        program_check_area(area, "child that discarded");
+                        program_store(program, a, (long)((20 + i) * (long)PAGE_BYTES), 0);
+                        program_check_area(area, "child that wrote");
+                        _exit(0);
+                }
+                CHECK(harness_reap(child) == 0, "the child failed");
+                program_check_area(area, "parent");
+        }
+        CHECK_OK(error_from(setrlimit(RLIMIT_NOFILE, &before)));
+        while (n > 0)
+                close(fds[--n]);
+        close(last);
+        return 0;
+}
+
+static void descriptors(uid_t uid)
+{
+        struct pair pair;
+
+        pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE | WP_NOTIFY);
+        CHECK_OK(client_do(&pair.clients[0], fork_without_descriptors, 0, 4, 0));
+        pair_verify(&pair);
+        pair_end(&pair);
+}
+
 static const struct harness_test tests[] = {
-        HARNESS_BOTH(regions_per_client), HARNESS_USER(regions_at_once), HARNESS_USER(bytes_per_uid),
-        HARNESS_USER(clients_per_uid),    HARNESS_USER(clients_at_all),  HARNESS_USER(pool_max_bytes),
+        HARNESS_USER(memory),          HARNESS_USER(descriptors),    HARNESS_BOTH(regions_per_client),
+        HARNESS_USER(regions_at_once), HARNESS_USER(bytes_per_uid),  HARNESS_USER(clients_per_uid),
+        HARNESS_USER(clients_at_all),  HARNESS_USER(pool_max_bytes),
 };
 
 HARNESS_MAIN(tests)

@@ -13,7 +13,12 @@
 #define TOLERANCE      50 /* of the saving, that the figures may differ: 1 / 50 */
 #define MAX_CLIENTS    3
 #define WARM_PAGES     (3 * 512)
-#define BUFFER_BYTES   ((long)3 << 19) /* that the daemon may take once, when it needs them first */
+/* What the daemon may take once, when it needs it first. A sanitizer keeps for a while what was freed. */
+#ifdef WPD_SANITIZER
+#define BUFFER_BYTES ((long)3 << 21)
+#else
+#define BUFFER_BYTES ((long)3 << 19)
+#endif
 
 static uint64_t unique(long program, uint64_t page)
 {

@@ -258,6 +258,18 @@ static long check_peculiar(struct program *program, long a, long b, long c)
         return 0;
 }
 
+/* Merged memory is part of core dumps: private file mappings are, core(5). */
+static long check_dumped(struct program *program, long a, long b, long c)
+{
+        FILE *file = fopen("/proc/self/coredump_filter", "re");
+        unsigned filter = 0;
+
+        CHECK(file && fscanf(file, "%x", &filter) == 1, "%m");
+        fclose(file);
+        CHECK(filter & 0x4, "the filter is %#x", filter);
+        return 0;
+}
+
 static void kept(uid_t uid)
 {
         struct pair pair;
@@ -273,6 +285,7 @@ static void kept(uid_t uid)
         }
         service_settle(&pair.service, "pages_sharing", N_PAGES);
         for (long i = 0; i < 2; i++) {
+                client_do(&pair.clients[i], check_dumped, 0, 0, 0);
                 CHECK_OK(client_do(&pair.clients[i], program_unregister, 0, 0, 0));
                 client_do(&pair.clients[i], program_verify, 0, 0, 0);
                 client_do(&pair.clients[i], check_peculiar, 0, 0, named);

@@ -114,7 +114,7 @@ static void with_store(uid_t uid)
         struct fd_store store;
         struct pair pair;
 
-        fd_store_open(&store);
+        CHECK_OK(fd_store_open(&store, harness_directory()));
         service_start_stored(&pair.service, NULL, &store);
         pair_join(&pair, uid, N_PAGES, NOTIFIED);
         for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
@@ -142,7 +142,7 @@ static void with_store(uid_t uid)
                 CHECK_OK(client_do(&pair.clients[i], program_unmap, 1, 0, 0));
         }
         pair_end(&pair);
-        fd_store_collect(&store);
+        CHECK_OK(fd_store_collect(&store));
         CHECK(store.n == 2, "%u pools are kept, of two users", store.n);
         fd_store_close(&store);
 }
@@ -153,7 +153,7 @@ static void clients_gone_meanwhile(uid_t uid)
         struct fd_store store;
         struct pair pair;
 
-        fd_store_open(&store);
+        CHECK_OK(fd_store_open(&store, harness_directory()));
         service_start_stored(&pair.service, NULL, &store);
         pair_join(&pair, uid, N_PAGES, NOTIFIED);
         service_end(&pair.service, SIGKILL);

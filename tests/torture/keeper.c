@@ -30,6 +30,7 @@
 #define MAX_DOWN_MS  800
 #define MAX_STOP_MS  3000
 #define LOG_TAIL     6000
+#define LOSS_ONE_IN  4
 #define SETTLE_WAITS 60
 #define SETTLE_NS    (5 * NSEC_PER_MSEC)
 
@@ -180,6 +181,8 @@ __attribute__((__noreturn__)) static void execute(const struct keeper *keeper)
         if (log < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
                 _exit(EXIT_FAILURE);
         close(log);
+        if (fd_store_pass(&keeper->store) < 0)
+                _exit(EXIT_FAILURE);
         inject(keeper);
         config_path(path);
         snprintf(config, sizeof(config), "--config=%s", path);
@@ -187,6 +190,19 @@ __attribute__((__noreturn__)) static void execute(const struct keeper *keeper)
         execl(shared->options.wpd, shared->options.wpd, config, runtime, NULL);
         perror(shared->options.wpd);
         _exit(EXIT_FAILURE);
+}
+
+/* Now and then there is no service manager, so to speak. */
+static void keep_store(struct keeper *keeper)
+{
+        int r = fd_store_collect(&keeper->store);
+
+        if (r < 0)
+                complain("what the daemon says to the service manager: %s", strerror(-r));
+        if (!keeper->store.n || random_below(&keeper->random, LOSS_ONE_IN))
+                return;
+        fd_store_forget(&keeper->store);
+        keeper->n_losses++;
 }
 
 static void start(struct keeper *keeper)
@@ -198,6 +214,7 @@ static void start(struct keeper *keeper)
                 log_path(keeper->n_lives - 1, path);
                 unlink(path);
         }
+        keep_store(keeper);
         keeper->n_lives++;
         keeper->pid = fork();
         if (!keeper->pid)
@@ -408,6 +425,10 @@ bool keeper_start(struct keeper *keeper)
                 complain("the configuration cannot be written: %s", strerror(errno));
                 return true;
         }
+        if (fd_store_open(&keeper->store, shared->directory) < 0) {
+                complain("no socket for what the daemon says");
+                return true;
+        }
         /* The first look is at a daemon without injection. */
         keeper->spared = true;
         start(keeper);
@@ -429,13 +450,14 @@ bool keeper_start(struct keeper *keeper)
 static bool empty(struct keeper *keeper, char *ret_text, size_t size)
 {
         json_t *status = ask_status(keeper);
-        uint64_t clients = figure(status, "clients"), pages = figure(status, "pages_shared");
+        uint64_t clients = figure(status, "clients"),
+                 pages = figure(status, "pages_shared") + figure(status, "pages_retired");
         size_t n_fds = settled_fds(keeper), n_threads = harness_count_threads(keeper->pid);
         bool answered = status;
 
         json_decref(status);
         snprintf(ret_text, size,
-                 "%sclients %llu, pages_shared %llu, descriptors %zu (%zu), threads %zu (%zu)",
+                 "%sclients %llu, pages of the pool %llu, descriptors %zu (%zu), threads %zu (%zu)",
                  answered ? "" : "no answer, ", (unsigned long long)clients, (unsigned long long)pages, n_fds,
                  keeper->n_fds, n_threads, keeper->n_threads);
         return answered && !clients && !pages && n_fds == keeper->n_fds && n_threads == keeper->n_threads;

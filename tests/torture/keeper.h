@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "model/random.h"
+#include "system/fd_store.h"
 
 struct control;
 
@@ -42,6 +43,7 @@ struct keeper {
         enum keeper_state state;
         pid_t pid;
         struct control *control;
+        struct fd_store store; /* what the daemon has kept from one life to the next, most of the time */
         uint64_t next_ns;
         uint64_t poll_ns;
         bool spared; /* nothing is done to it any more, and nothing injected from its next life on */
@@ -49,6 +51,7 @@ struct keeper {
         unsigned n_kills;
         unsigned n_terms;
         unsigned n_stops;
+        unsigned n_losses;   /* of what was kept */
         unsigned n_own_ends; /* under injection */
         unsigned n_injected; /* kinds of failures that were announced so far */
         char injected[KEEPER_MAX_INJECTED][KEEPER_INJECTED_BYTES];

@@ -67,8 +67,8 @@ void report_print(const struct keeper *keeper, double seconds)
         printf("verified        %llu pages (%.0f a second), each byte compared; %llu written\n",
                counted(COUNT_VERIFIED), (double)counted(COUNT_VERIFIED) / seconds, counted(COUNT_STORES));
         print_operations(seconds);
-        printf("daemon          %u lives; killed %u, terminated %u, stopped %u times", keeper->n_lives,
-               keeper->n_kills, keeper->n_terms, keeper->n_stops);
+        printf("daemon          %u lives; killed %u, terminated %u, stopped %u times; pools lost %u times",
+               keeper->n_lives, keeper->n_kills, keeper->n_terms, keeper->n_stops, keeper->n_losses);
         if (shared->options.inject)
                 printf("; ended by itself, injected, %u", keeper->n_own_ends);
         printf("\nmerging         merges %llu, zero_pages %llu, unmerges %llu, write_faults %llu\n",
