@@ -17,6 +17,7 @@
  */
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -134,6 +135,8 @@ struct wp_client {
         int event_fd;   /* eventfds: readable when an event waits, */
         int agent_fd;   /* when the agent has something to do, */
         int watcher_fd; /* when the watcher has */
+        int channel_fd; /* where descriptors for the watcher are sent; its end is channel_end_fd */
+        int channel_end_fd;
         struct queue_ring *queue;
         uint64_t pool_bytes;
 
@@ -164,7 +167,14 @@ struct wp_client {
         pthread_mutex_t serving;    /* held by the watcher while it reads and answers; see run_unmerge() */
         pthread_mutex_t queue_lock; /* guards the producer; held for moments, never inside a run */
         struct queue_producer producer;
-        int spare_fd; /* given up when a child's context finds no room */
+        /* Of the watcher's own table, see watcher.c. */
+        struct client_served {
+                int hold;
+                int lazy;
+                int socket;
+                int spare; /* given up when a child's context finds no room */
+        } served;
+        sem_t verdict; /* posted when it has decided whether it ends or lingers */
         struct client_child children[CLIENT_MAX_CHILDREN];
         unsigned n_children;    /* guarded by `serving`, as are the children */
         unsigned forget_at;     /* so many children: those that are gone are looked for */
@@ -234,11 +244,17 @@ void client_close_all(struct wp_client *client);
 void *agent_main(void *client);
 void *watcher_main(void *client);
 
-/* Takes the context of a grandchild that the daemon has, too. Called by the agent. */
-void watcher_add_child(struct wp_client *client, int fd);
+/* What the agent hands to the watcher, in copies; the descriptors remain the caller's. */
+enum watcher_news {
+        WATCHER_CONTEXTS = 1, /* hold and lazy */
+        WATCHER_SOCKET,       /* a new connection */
+        WATCHER_GRANDCHILD,   /* the context of a grandchild, which the daemon has, too */
+};
 
-/* Whether somebody needs hold or lazy to be served: this process, or a child of it that lives. */
-bool watcher_needed(struct wp_client *client);
+void watcher_hand(struct wp_client *client, enum watcher_news what, const int *fds, unsigned n_fds);
+
+/* Ends the watcher: true; or lets it linger, because there still is something to serve: false. */
+bool watcher_end(struct wp_client *client);
 
 /*
  * link.c, called by the agent. link_start() begins the first attempt. link_tick() does what its time has come for and

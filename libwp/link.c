@@ -140,6 +140,7 @@ static void repeat_wishes(struct wp_client *client)
 
 static void link_up(struct wp_client *client)
 {
+        watcher_hand(client, WATCHER_SOCKET, &client->socket_fd, 1);
         client->link.state = LINK_UP;
         client->link.once = false;
         client->link.delay_ns = RETRY_NS;
@@ -289,6 +290,10 @@ static void take_accepted(struct wp_client *client)
                 link_down(client, r, "the agent cannot be prepared");
                 return;
         }
+        if (!client->contexts_ready)
+                watcher_hand(client, WATCHER_CONTEXTS,
+                             (int[]){client->context_fds[CONTEXT_HOLD], client->context_fds[CONTEXT_LAZY]},
+                             2);
         client->contexts_ready = true;
         link_up(client);
 }
@@ -384,9 +389,10 @@ static bool handle_message(struct wp_client *client, const int *fds, unsigned n_
                 take_reply(client, reply);
         else if (state == LINK_UP && header->type == WIRE_WRITTEN)
                 take_written(client, (const struct wire_written *)client->inbox);
-        else if (state == LINK_UP && header->type == WIRE_GRANDCHILD)
-                watcher_add_child(client, fds[0]);
-        else if (state == LINK_UP && header->type == WIRE_BATCH)
+        else if (state == LINK_UP && header->type == WIRE_GRANDCHILD) {
+                watcher_hand(client, WATCHER_GRANDCHILD, fds, 1);
+                close(fds[0]);
+        } else if (state == LINK_UP && header->type == WIRE_BATCH)
                 return true;
         else {
                 close_all(fds, n_fds);

@@ -496,6 +496,20 @@ static void run_exchange(struct run *run)
         run_thaw(run);
 }
 
+/*
+ * A batch may be older than the daemon of today, which has given its pages back before they were locked: mapping them now
+ * would make pages in slots that are free, and what is stored there next would be the program's.
+ */
+static int run_check_content(const struct run *run)
+{
+        off_t start = (off_t)run->wire->pool_offset, end = start + (off_t)(run->n_pages * PAGE_BYTES);
+        off_t hole = error_from(lseek(run->client->pool_fd, start, SEEK_HOLE));
+
+        if (hole < 0)
+                return (int)hole;
+        return hole < end ? -ESTALE : 0;
+}
+
 /* Until the run is mapped the daemon must not give its pages back (kernel/poollock.h). */
 static int run_merge_locked(struct run *run)
 {
@@ -504,7 +518,9 @@ static int run_merge_locked(struct run *run)
 
         if (r < 0)
                 return r;
-        r = run_map_pool(run);
+        r = run_check_content(run);
+        if (r >= 0)
+                r = run_map_pool(run);
         if (r >= 0)
                 r = run_guard(run);
         if (r >= 0)
@@ -599,6 +615,17 @@ static void run_fill_empty(struct run *run)
                 fill_with_zeros(run, at, end);
 }
 
+/* Whether there is something in every page: nothing was discarded since run_fill_empty(). */
+static bool run_populated(const struct run *run)
+{
+        struct page_region present;
+        uint64_t end = run->address + run->n_pages * PAGE_BYTES, walked;
+
+        return pagemap_survey_present(run->client->pagemap_fd, run->address, end, &present, 1, &walked) ==
+                       1 &&
+               present.start == run->address && present.end == end;
+}
+
 /* A private copy of the run as it reads now. A page that is discarded at this moment makes it begin again. */
 static int run_copy(struct run *run, char **ret_copy)
 {
@@ -639,7 +666,10 @@ static int run_leave_hold(struct run *run)
         return uffd_unregister(run->hold, run->address, bytes);
 }
 
-/* Under guard, which nobody serves until the run is thawed, whoever writes waits. */
+/*
+ * Under guard, which nobody serves until the run is thawed, whoever writes waits. A fork may come to guard only after the
+ * watcher has read hold's event: it is let go on meanwhile. Nothing is protected yet that it could unprotect.
+ */
 static int run_guard_merged(struct run *run)
 {
         size_t bytes = run->n_pages * PAGE_BYTES;
@@ -648,6 +678,9 @@ static int run_guard_merged(struct run *run)
         r = uffd_register(guard, run->address, bytes, HOLD_MODES);
         while (r >= 0 && (r = uffd_write_protect(guard, run->address, bytes, true)) == -EAGAIN) {
                 drain_guard(run->client, run);
+                pthread_mutex_unlock(&run->client->serving);
+                pause_briefly();
+                pthread_mutex_lock(&run->client->serving);
                 r = 0;
         }
         return r;
@@ -683,8 +716,8 @@ static int run_find_replaceable(struct run *run, char *copy)
 
         n = pagemap_survey_copied(run->client->pagemap_fd, run->address, end, copied, ARRAY_SIZE(copied),
                                   &walked);
-        m = pagemap_survey_pooled(run->client->pagemap_fd, run->address, end, pooled, ARRAY_SIZE(pooled),
-                                  &walked);
+        m = pagemap_survey_file(run->client->pagemap_fd, run->address, end, pooled, ARRAY_SIZE(pooled),
+                                &walked);
         if (n < 0 || m < 0)
                 return n < 0 ? n : m;
         memset(run->equal, 0xff, sizeof(run->equal));
@@ -754,25 +787,29 @@ static void run_settle(struct run *run)
  * protection away, since UFFDIO_WRITEPROTECT does not ask whose the memory is (tests/kernel/foreign_context.c).
  *
  * A REMOVE event that was read means that the page is to be zeros; one that was not read keeps its caller
- * waiting, and then it discards what is in place by then. Between leaving hold and entering guard nobody
- * watches for some microseconds: a page that is discarded *and* read again in that moment would come back
- * with its old content. That is why memory is given back only when the program asks for it.
+ * waiting, and then it discards what is in place by then. Between leaving hold and entering guard, and between leaving
+ * guard and being back under hold, nobody watches for some microseconds: a page that is discarded just before, or in
+ * that moment, *and* read in it would come back with its old content. That is why memory is given back only when
+ * the program asks for it.
  */
 static int run_unmerge(struct run *run)
 {
-        char *copy;
-        int r;
+        char *copy = NULL;
+        int r = -EAGAIN;
 
-        r = run_copy(run, &copy);
+        for (unsigned i = 0; i < COPY_ATTEMPTS && r == -EAGAIN; i++) {
+                r = run_copy(run, &copy);
+                if (r < 0)
+                        return r;
+                pthread_mutex_lock(&run->client->serving);
+                r = run_populated(run) ? run_leave_hold(run) : -EAGAIN;
+                if (r < 0) {
+                        pthread_mutex_unlock(&run->client->serving);
+                        munmap(copy, run->n_pages * PAGE_BYTES);
+                }
+        }
         if (r < 0)
                 return r;
-        pthread_mutex_lock(&run->client->serving);
-        r = run_leave_hold(run);
-        if (r < 0) {
-                pthread_mutex_unlock(&run->client->serving);
-                munmap(copy, run->n_pages * PAGE_BYTES);
-                return r;
-        }
         r = run_guard_merged(run);
         if (r >= 0) {
                 drain_guard(run->client, run);

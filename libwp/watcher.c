@@ -14,16 +14,25 @@
  * killed is made up for by waking everybody (trap T2).
  *
  * The watcher must not be the agent: that blocks in mremap() until somebody reads hold.
+ *
+ * It has a descriptor table of its own (unshare(2), CLONE_FILES), in which there is nothing but what it serves. Contexts
+ * of children are nowhere else in the process: a child that is made without fork(3) would have those of its siblings
+ * otherwise, for which nobody answers any more once this process and the daemon are gone; and programs need not know of
+ * them. What it needs it is sent.
  */
 
 #include "libwp/client.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/close_range.h>
 #include <linux/sockios.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kernel/hold.h"
@@ -69,7 +78,7 @@ static bool has_room(const struct wp_client *client)
 {
         int unread = 0;
 
-        return ioctl(client->socket_fd, SIOCOUTQ, &unread) < 0 || unread < MAX_UNREAD;
+        return ioctl(client->served.socket, SIOCOUTQ, &unread) < 0 || unread < MAX_UNREAD;
 }
 
 /* What does not fit into the socket is lost: the next scan finds out the same. */
@@ -82,7 +91,7 @@ static void flush_faults(struct wp_client *client)
         wire_init(faults, WIRE_FAULTS, sizeof(*faults) + faults->n_faults * sizeof(faults->faults[0]), 0);
         faults->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - client->cpu_before_ns;
         if (atomic_load(&client->up) && has_room(client))
-                (void)!wire_send(client->socket_fd, faults, NULL, 0, false);
+                (void)!wire_send(client->served.socket, faults, NULL, 0, false);
         faults->n_faults = 0;
 }
 
@@ -125,7 +134,7 @@ static void tell_write(struct wp_client *client, const struct uffd_msg *message)
 
 static bool is_own(const struct wp_client *client, int hold_fd)
 {
-        return hold_fd == client->context_fds[CONTEXT_HOLD] || hold_fd == client->context_fds[CONTEXT_LAZY];
+        return hold_fd == client->served.hold || hold_fd == client->served.lazy;
 }
 
 /* True when the daemon has it now. */
@@ -134,7 +143,7 @@ static bool tell_child(struct wp_client *client, int fd, uint32_t flags)
         struct wire_child child = {.flags = flags};
 
         wire_init(&child, WIRE_CHILD, sizeof(child), 0);
-        return atomic_load(&client->up) && wire_send(client->socket_fd, &child, &fd, 1, false) >= 0;
+        return atomic_load(&client->up) && wire_send(client->served.socket, &child, &fd, 1, false) >= 0;
 }
 
 /*
@@ -156,7 +165,7 @@ static void forget_dead(struct wp_client *client)
 /* Takes the context of a new child. One for which there is no room is the daemon's alone. */
 static void add_child(struct wp_client *client, int fd)
 {
-        if (client->n_children == CLIENT_MAX_CHILDREN || client->spare_fd < 0) {
+        if (client->n_children == CLIENT_MAX_CHILDREN || client->served.spare < 0) {
                 (void)tell_child(client, fd, WIRE_CHILD_SOLE);
                 fd_close(fd);
                 return;
@@ -165,15 +174,45 @@ static void add_child(struct wp_client *client, int fd)
                 (struct client_child){.fd = fd, .told = tell_child(client, fd, 0)};
 }
 
-void watcher_add_child(struct wp_client *client, int fd)
+void watcher_hand(struct wp_client *client, enum watcher_news what, const int *fds, unsigned n_fds)
 {
-        pthread_mutex_lock(&client->serving);
-        if (client->n_children < CLIENT_MAX_CHILDREN)
-                client->children[client->n_children++] = (struct client_child){.fd = fd, .told = true};
-        else
-                fd_close(fd);
-        pthread_mutex_unlock(&client->serving);
+        struct wire_header message;
+
+        wire_init(&message, (enum wire_type)what, sizeof(message), 0);
+        (void)!wire_send(client->channel_fd, &message, fds, n_fds, true);
         client_ring(client->watcher_fd);
+}
+
+/* In the place of what it replaces; both stay out of the program's sight. */
+static void take_fd(int *slot, int fd)
+{
+        fd_close(*slot);
+        *slot = fd;
+}
+
+/* Takes what the agent has sent. */
+static void take_handed(struct wp_client *client)
+{
+        uint64_t buffer[WIRE_MAX_MESSAGE / sizeof(uint64_t)] = {0};
+        const struct wire_header *message = (const struct wire_header *)buffer;
+        int fds[WIRE_MAX_FDS];
+        unsigned n_fds = 0;
+
+        while (wire_receive(client->channel_end_fd, buffer, fds, &n_fds, false) > 0) {
+                pthread_mutex_lock(&client->serving);
+                if (message->type == WATCHER_CONTEXTS) {
+                        take_fd(&client->served.hold, fds[0]);
+                        take_fd(&client->served.lazy, fds[1]);
+                } else if (message->type == WATCHER_SOCKET) {
+                        take_fd(&client->served.socket, fds[0]);
+                } else if (client->n_children < CLIENT_MAX_CHILDREN) {
+                        client->children[client->n_children++] =
+                                (struct client_child){.fd = fds[0], .told = true};
+                } else {
+                        fd_close(fds[0]);
+                }
+                pthread_mutex_unlock(&client->serving);
+        }
 }
 
 static bool tell_children(struct wp_client *client)
@@ -202,16 +241,16 @@ static int read_messages(struct wp_client *client, int fd, struct uffd_msg *mess
 {
         int n = uffd_read(fd, messages, BATCH_MESSAGES);
 
-        if (n >= 0 || client->spare_fd < 0)
+        if (n >= 0 || client->served.spare < 0)
                 return n;
-        client->spare_fd = fd_close(client->spare_fd);
+        client->served.spare = fd_close(client->served.spare);
         return uffd_read(fd, messages, BATCH_MESSAGES);
 }
 
 static void keep_spare(struct wp_client *client)
 {
-        if (client->spare_fd < 0)
-                client->spare_fd = (int)error_from(fcntl(client->watcher_fd, F_DUPFD_CLOEXEC, 0));
+        if (client->served.spare < 0)
+                client->served.spare = (int)error_from(fcntl(client->watcher_fd, F_DUPFD_CLOEXEC, 0));
 }
 
 /*
@@ -297,8 +336,8 @@ static void list_contexts(struct wp_client *client, struct watched *watched)
 {
         watched->n = 0;
         watch(watched, client->watcher_fd);
-        watch(watched, client->context_fds[CONTEXT_HOLD]);
-        watch(watched, client->context_fds[CONTEXT_LAZY]);
+        watch(watched, client->served.hold);
+        watch(watched, client->served.lazy);
         pthread_mutex_lock(&client->serving);
         for (unsigned i = 0; i < client->n_children; i++)
                 watch(watched, client->children[i].fd);
@@ -317,9 +356,9 @@ static bool has_children(struct wp_client *client)
 }
 
 /* Whether somebody needs hold or lazy to be served: this process, or a child of it that lives. */
-bool watcher_needed(struct wp_client *client)
+static bool needed(struct wp_client *client)
 {
-        return pools_mapped(client) || has_children(client);
+        return atomic_load(&client->merged_ever) && (pools_mapped(client) || has_children(client));
 }
 
 /* What the daemon had read when it was killed, and not answered, is read again. */
@@ -424,13 +463,18 @@ static void watch_memory(struct wp_client *client)
                         forget_dead(client);
                 list_contexts(client, &watched);
                 n_ready = poll(watched.polled, watched.n, patience(client, all_told));
-                if (atomic_load(&client->stopping) && !atomic_load(&client->lingering))
-                        return;
-                if (n_ready == 0 && atomic_load(&client->lingering) && !watcher_needed(client))
-                        return;
                 if (watched.polled[0].revents) {
                         client_silence(client->watcher_fd);
+                        take_handed(client);
                         take_news(client);
+                }
+                if (atomic_load(&client->stopping) && !atomic_load(&client->lingering)) {
+                        atomic_store(&client->lingering, needed(client));
+                        if (!atomic_load(&client->lingering))
+                                return;
+                        sem_post(&client->verdict);
+                } else if (n_ready == 0 && atomic_load(&client->lingering) && !needed(client)) {
+                        return;
                 }
                 for (unsigned i = 1; i < watched.n; i++)
                         if (watched.polled[i].revents & POLLIN)
@@ -445,10 +489,68 @@ static void watch_memory(struct wp_client *client)
         }
 }
 
+bool watcher_end(struct wp_client *client)
+{
+        client_ring(client->watcher_fd);
+        while (sem_wait(&client->verdict) < 0)
+                ;
+        return !atomic_load(&client->lingering);
+}
+
+/* ------------------------------------------------------------------ its own descriptors */
+
+static void close_between(int low, int high)
+{
+        if (high - low > 1)
+                (void)!syscall(SYS_close_range, low + 1, high - 1, 0);
+}
+
+static void sort_three(int *fds)
+{
+        for (int i = 0; i < 2; i++)
+                for (int k = 0; k < 2 - i; k++)
+                        if (fds[k] > fds[k + 1]) {
+                                int fd = fds[k];
+
+                                fds[k] = fds[k + 1];
+                                fds[k + 1] = fd;
+                        }
+}
+
+/*
+ * Leaves the descriptors of the process behind, all but three. Those below them are not even copied; the others are
+ * closed, which is nothing to the process. If that is not permitted, everything works but what is said above.
+ */
+static void isolate(struct wp_client *client)
+{
+        int kept[] = {client->watcher_fd, client->event_fd, client->channel_end_fd};
+
+        sort_three(kept);
+        if (kept[0] > 0 ? syscall(SYS_close_range, 0, kept[0] - 1, CLOSE_RANGE_UNSHARE) < 0
+                        : unshare(CLONE_FILES) < 0)
+                return;
+        close_between(kept[0], kept[1]);
+        close_between(kept[1], kept[2]);
+        close_between(kept[2], INT_MAX);
+}
+
+static void close_served(struct wp_client *client)
+{
+        struct client_served *served = &client->served;
+        int *fds[] = {&served->hold, &served->lazy, &served->socket, &served->spare};
+
+        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+                *fds[i] = fd_close(*fds[i]);
+        while (client->n_children > 0)
+                fd_close(client->children[--client->n_children].fd);
+}
+
+/* What a lingering watcher alone still has, once wp_disconnect() has released all else. */
 static void release_rest(struct wp_client *client)
 {
+        while (sem_wait(&client->verdict) < 0)
+                ;
         client_forget(client);
-        client_close_all(client);
         client_unmap(client->queue, QUEUE_BYTES);
         client_unmap(client, sizeof(*client));
 }
@@ -457,9 +559,13 @@ void *watcher_main(void *argument)
 {
         struct wp_client *client = argument;
 
+        isolate(client);
         keep_spare(client);
         watch_memory(client);
+        close_served(client);
         if (atomic_load(&client->lingering))
                 release_rest(client);
+        else
+                sem_post(&client->verdict);
         return NULL;
 }

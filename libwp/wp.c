@@ -235,16 +235,14 @@ static struct wp_client *clients;
 
 void client_close_all(struct wp_client *client)
 {
-        int *fds[] = {&client->socket_fd, &client->pool_fd,    &client->pagemap_fd,
-                      &client->mem_fd,    &client->maps_fd,    &client->event_fd,
-                      &client->agent_fd,  &client->watcher_fd, &client->spare_fd};
+        int *fds[] = {&client->socket_fd,  &client->pool_fd,       &client->pagemap_fd, &client->mem_fd,
+                      &client->maps_fd,    &client->event_fd,      &client->agent_fd,   &client->watcher_fd,
+                      &client->channel_fd, &client->channel_end_fd};
 
         for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
                 *fds[i] = fd_close(*fds[i]);
         for (unsigned i = 0; i < N_CONTEXTS; i++)
                 client->context_fds[i] = fd_close(client->context_fds[i]);
-        while (client->n_children > 0)
-                fd_close(client->children[--client->n_children].fd);
 }
 
 /*
@@ -333,13 +331,17 @@ static int choose_address(struct wp_client *client, const char *path)
 
 static int make_bells(struct wp_client *client)
 {
-        int *fds[] = {&client->event_fd, &client->agent_fd, &client->watcher_fd};
+        int *fds[] = {&client->event_fd, &client->agent_fd, &client->watcher_fd}, ends[2];
 
         for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
                 *fds[i] = (int)error_from(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
                 if (*fds[i] < 0)
                         return client_fail(*fds[i], "an eventfd cannot be made");
         }
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+                return client_fail(-errno, "a pair of sockets cannot be made");
+        client->channel_fd = ends[0];
+        client->channel_end_fd = ends[1];
         return 0;
 }
 
@@ -356,7 +358,10 @@ static struct wp_client *client_new(void)
         client->pid = getpid();
         client->socket_fd = client->pool_fd = -EBADF;
         client->pagemap_fd = client->mem_fd = client->maps_fd = -EBADF;
-        client->event_fd = client->agent_fd = client->watcher_fd = client->spare_fd = -EBADF;
+        client->event_fd = client->agent_fd = client->watcher_fd = -EBADF;
+        client->channel_fd = client->channel_end_fd = -EBADF;
+        client->served = (struct client_served){-EBADF, -EBADF, -EBADF, -EBADF};
+        sem_init(&client->verdict, 0, 0);
         for (unsigned i = 0; i < N_CONTEXTS; i++)
                 client->context_fds[i] = -EBADF;
         pthread_mutex_init(&client->lock, NULL);
@@ -387,27 +392,35 @@ static void stop_agent(struct wp_client *client)
         join_thread(client->agent, &client->agent_stack);
 }
 
-static void stop_watcher(struct wp_client *client)
-{
-        client_ring(client->watcher_fd);
-        join_thread(client->watcher, &client->watcher_stack);
-}
-
-/* Releases everything but what a lingering watcher still serves. */
 static void client_close(struct wp_client *client)
 {
-        static const enum client_context others[] = {CONTEXT_TRACK, CONTEXT_GUARD, CONTEXT_STAGE};
-
         run_release(client);
-        for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
-                client->context_fds[others[i]] = fd_close(client->context_fds[others[i]]);
-        client->event_fd = fd_close(client->event_fd);
-        client->pagemap_fd = fd_close(client->pagemap_fd);
-        client->mem_fd = fd_close(client->mem_fd);
-        client->maps_fd = fd_close(client->maps_fd);
+        client_close_all(client);
         client_unmap(client->regions, CLIENT_MAX_REGIONS * sizeof(struct wp_region));
         client->regions = NULL;
         client->n_regions = 0;
+}
+
+/*
+ * Memory that was merged once may stay a private mapping of the pool, even after it was given back; what the
+ * program discards there reads zeros only as long as somebody serves hold and lazy. So in that case the watcher stays
+ * behind until the last such mapping is gone; and with the contexts of forked children, until the last of those is
+ * gone. Then all that is left is its own: false.
+ */
+static bool stop_watcher(struct wp_client *client)
+{
+        pthread_t watcher = client->watcher;
+
+        if (!client->watcher_stack)
+                return true;
+        if (watcher_end(client)) {
+                join_thread(watcher, &client->watcher_stack);
+                return true;
+        }
+        client_close(client);
+        pthread_detach(watcher);
+        sem_post(&client->verdict);
+        return false;
 }
 
 static struct wp_client *client_free(struct wp_client *client)
@@ -416,7 +429,6 @@ static struct wp_client *client_free(struct wp_client *client)
                 return NULL;
         client_forget(client);
         client_close(client);
-        client_close_all(client);
         client_unmap(client->queue, QUEUE_BYTES);
         pthread_cond_destroy(&client->changed);
         pthread_mutex_destroy(&client->lock);
@@ -486,22 +498,6 @@ static void say_goodbye(struct wp_client *client)
         atomic_store(&client->up, false);
 }
 
-/*
- * Memory that was merged once may stay a private mapping of the pool, even after it was given back; what the
- * program discards there reads zeros only as long as somebody serves hold. So in that case the watcher stays
- * behind, with hold and lazy, until the last such mapping is gone; and with the contexts of forked children, until the
- * last of those is gone.
- */
-static void linger(struct wp_client *client)
-{
-        pthread_t watcher = client->watcher;
-
-        atomic_store(&client->lingering, true);
-        client_ring(client->watcher_fd);
-        client_close(client);
-        pthread_detach(watcher);
-}
-
 /* A forked child has the memory of the client, and nothing else of it. */
 static struct wp_client *child_free(struct wp_client *client)
 {
@@ -518,14 +514,7 @@ wp_export struct wp_client *wp_disconnect(struct wp_client *client)
         for (uint32_t i = 0; i < client->n_regions; i++)
                 if (client->regions[i].client)
                         (void)!wp_unregister(&client->regions[i]);
-        if (atomic_load(&client->merged_ever) && watcher_needed(client))
-                atomic_store(&client->lingering, true);
         stop_agent(client);
         say_goodbye(client);
-        if (atomic_load(&client->lingering)) {
-                linger(client);
-                return NULL;
-        }
-        stop_watcher(client);
-        return client_free(client);
+        return stop_watcher(client) ? client_free(client) : NULL;
 }

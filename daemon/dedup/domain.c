@@ -287,6 +287,7 @@ static int open_pool(struct domain *domain, int mount_fd, int adopted)
         if (!poolfile_is_one(adopted))
                 return -EINVAL;
         domain->pool_fd = adopted;
+        poolfile_unlock(adopted, 0, 0); /* what the daemon before may have held when it died */
         r = adopt_slots(domain);
         if (r < 0)
                 release_anchors(domain);

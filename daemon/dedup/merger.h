@@ -66,7 +66,7 @@ struct merger_stat {
         uint64_t vmas;
 };
 
-/* The answer to a register call or a task: error, and a sentence when there is one. */
+/* The answer to a register call or a task: error, the region if it is registered now, a sentence when there is one. */
 typedef void (*merger_done)(void *context, int error, struct region *region, const char *detail);
 
 /* The end of merger_scan(). */

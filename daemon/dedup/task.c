@@ -159,6 +159,17 @@ static void untrack(struct member *member, const struct region *region)
         }
 }
 
+/*
+ * Of a client that came back, pages may be protected by the daemon before this one: no survey would list them. Afresh, all
+ * of them count as written.
+ */
+static int track_anew(struct member *member, uint64_t start, uint64_t length)
+{
+        if (member->resumed)
+                (void)!uffd_unregister(member->track_fd, start, length);
+        return uffd_register(member->track_fd, start, length, UFFDIO_REGISTER_MODE_WP);
+}
+
 static int track(const struct inspection *inspection, size_t n_vmas, struct region *region)
 {
         struct member *member = inspection->member;
@@ -171,7 +182,7 @@ static int track(const struct inspection *inspection, size_t n_vmas, struct regi
                 if (judge_vma(member, vma) == REASON_REMNANT)
                         r = mark_pooled(inspection, region, vma, start, end);
                 else
-                        r = uffd_register(member->track_fd, start, end - start, UFFDIO_REGISTER_MODE_WP);
+                        r = track_anew(member, start, end - start);
         }
         return r;
 }

@@ -45,7 +45,7 @@ int poolfile_discard(int fd, uint64_t offset, uint64_t length) wp_check;
 /*
  * Whoever is about to map pages that he does not map yet, because a batch tells him to, holds a lock on them meanwhile
  * (kernel/poollock.h). Takes the same range for ourselves, without waiting: -EAGAIN when somebody has a part of it;
- * poolfile_unlock() gives it back.
+ * poolfile_unlock() gives it back; a length of 0 means all that is behind.
  */
 int poolfile_lock(int fd, uint64_t offset, uint64_t length) wp_check;
 void poolfile_unlock(int fd, uint64_t offset, uint64_t length);

@@ -594,7 +594,7 @@ static void call_done(void *context, int error, struct region *region, const cha
         struct call *call = context;
         struct session *session = call->session;
         struct session_server *server = session->server;
-        bool registered = call->type == WIRE_REGISTER && error >= 0;
+        bool registered = call->type == WIRE_REGISTER && region;
         bool released =
                 (call->type == WIRE_REGISTER && error < 0) || (call->type == WIRE_UNREGISTER && error >= 0);
 

@@ -14,6 +14,11 @@
 #define N_PAGES  1024
 #define NOTIFIED (WP_MERGE | WP_NOTIFY)
 
+static uint64_t alone(long program, uint64_t page)
+{
+        return 100000 + page;
+}
+
 static size_t at(long page)
 {
         return (size_t)page * PAGE_BYTES + 4000;
@@ -167,6 +172,34 @@ static void clients_gone_meanwhile(uid_t uid)
         fd_store_close(&store);
 }
 
+/* What had settled under the daemon before, alone with its content, finds its like under the next. */
+static void settled_before(uid_t uid)
+{
+        struct client late;
+        struct pair pair;
+
+        pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
+        CHECK_OK(client_do(&pair.clients[0], program_map, 1, N_PAGES, (long)alone));
+        CHECK_OK(client_do(&pair.clients[0], program_register, 1, WP_MERGE, 0));
+        CHECK_SOON((service_scan(&pair.service), service_figure(&pair.service, "pages_unshared") == N_PAGES),
+                   "%lld pages have settled", (long long)service_figure(&pair.service, "pages_unshared"));
+        service_end(&pair.service, SIGKILL);
+        service_restart(&pair.service);
+        client_start(&late, uid);
+        CHECK_OK(client_do(&late, program_map, 1, N_PAGES, (long)alone));
+        CHECK_OK(client_do(&late, program_connect, (long)pair.service.client_path, 0, 0));
+        CHECK_OK(client_do(&late, program_register, 1, WP_MERGE, 0));
+        CHECK_SOON((service_scan(&pair.service),
+                    client_do(&late, program_stat, 1, PROGRAM_STAT(pages_merged), 0) == N_PAGES),
+                   "%ld pages are merged", client_do(&late, program_stat, 1, PROGRAM_STAT(pages_merged), 0));
+        client_do(&pair.clients[0], program_verify, 1, 0, 0);
+        client_do(&late, program_verify, 1, 0, 0);
+        client_kill(&late);
+        for (long i = 0; i < 2; i++)
+                client_kill(&pair.clients[i]);
+        service_stop(&pair.service);
+}
+
 /* What the program excluded stays so, without a daemon and with another one. */
 static void exclusions(uid_t uid)
 {
@@ -252,8 +285,9 @@ static void parent_away(uid_t uid)
 }
 
 static const struct harness_test tests[] = {
-        HARNESS_USER(without_store), HARNESS_BOTH(with_store), HARNESS_USER(clients_gone_meanwhile),
-        HARNESS_USER(exclusions),    HARNESS_USER(stopped),    HARNESS_USER(parent_away),
+        HARNESS_USER(without_store),  HARNESS_BOTH(with_store), HARNESS_USER(clients_gone_meanwhile),
+        HARNESS_USER(settled_before), HARNESS_USER(exclusions), HARNESS_USER(stopped),
+        HARNESS_USER(parent_away),
 };
 
 HARNESS_MAIN(tests)

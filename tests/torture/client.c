@@ -26,6 +26,19 @@
 
 /* ------------------------------------------------------------------ an ordinary program */
 
+bool client_is_gone(const struct client *client)
+{
+        if (atomic_load(&client->slot->dying) || atomic_load(&client->slot->generation) != client->generation)
+                return true;
+        for (unsigned i = 0; i < client->n_forebears; i++) {
+                const struct forebear *forebear = &client->forebears[i];
+
+                if (atomic_load(&forebear->slot->dying) || atomic_load(&forebear->slot->pid) != forebear->pid)
+                        return true;
+        }
+        return false;
+}
+
 static void become(uid_t uid, pid_t parent)
 {
         struct rlimit limit;

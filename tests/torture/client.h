@@ -17,6 +17,7 @@
 
 #define AREAS_PER_THREAD 2
 #define MAX_AREAS        (MAX_THREADS * AREAS_PER_THREAD)
+#define MAX_DEPTH        3 /* of children's children */
 
 struct client {
         unsigned index;
@@ -31,6 +32,14 @@ struct client {
         /* Inside: `wp` may be used. Closed: it may change. */
         struct gate connection;
         struct wp_client *wp;
+
+        /* A child's: those between it and the client that had a connection of their own. */
+        struct forebear {
+                const struct child_slot *slot;
+                pid_t pid;
+        } forebears[MAX_DEPTH];
+        unsigned n_forebears;
+
         uint64_t lost_ns; /* when its end was seen; 0: it is there */
         uint64_t patience_ns;
         uint64_t anew_ns;  /* when to connect anew for no reason */
@@ -44,12 +53,8 @@ static inline void client_inherit(struct client *client)
         atomic_store(&client->connection.inside, 0);
 }
 
-/* For its children: it is dead, or will be at once. */
-static inline bool client_is_gone(const struct client *client)
-{
-        return atomic_load(&client->slot->dying) ||
-               atomic_load(&client->slot->generation) != client->generation;
-}
+/* For its children: it, or one between that merged memory of its own, is dead, or will be at once. */
+bool client_is_gone(const struct client *client);
 
 /* The process: forked from the main one. */
 void client_main(unsigned index) __attribute__((__noreturn__));

@@ -14,7 +14,6 @@
 #include "torture/op.h"
 
 #define MAX_RANGES    24
-#define MAX_DEPTH     3
 #define MAX_CHILD_MS  400
 #define LONG_CHILD_MS 6000
 #define LONG_ONE_IN   8
@@ -67,27 +66,28 @@ static void heritage_give(struct worker *worker, struct heritage *heritage)
                         gate_leave(&worker->client->areas[i].layout);
 }
 
-typedef void (*child_life)(struct worker *worker, struct child_slot *slot);
+typedef void (*child_life)(struct worker *worker);
 
-static void live(struct worker *worker, struct child_slot *slot)
+static void live(struct worker *worker)
 {
         uint64_t lifetime_ms =
                 draw(worker, LONG_ONE_IN) ? draw(worker, MAX_CHILD_MS) : draw(worker, LONG_CHILD_MS);
 
         worker->until_ns = clock_now() + lifetime_ms * NSEC_PER_MSEC;
-        worker_live_as_child(worker, &slot->progress);
+        worker_live_as_child(worker);
 }
 
 /* A child has no connection, but may make one; then it is a client like others, only without a manager. */
-static void live_connected(struct worker *worker, struct child_slot *slot)
+static void live_connected(struct worker *worker)
 {
         struct client *client = worker->client;
 
-        progress_begin(&slot->progress, getpid(), getpid(), "wp_connect of a child");
+        progress_begin(&worker->slot->progress, getpid(), getpid(), "wp_connect of a child");
+        client->forebears[client->n_forebears++] = (struct forebear){worker->slot, getpid()};
         if (wp_connect(shared->client_path, &client->wp) == 0)
                 for (unsigned i = 0; i < client->n_areas; i++)
                         gate_open(&client->areas[i].registration);
-        live(worker, slot);
+        live(worker);
 }
 
 static pid_t raw_fork(void)
@@ -120,9 +120,10 @@ static void fork_by(struct worker *worker, pid_t (*forker)(void), child_life lif
                 atomic_store(&slot->generation, worker->client->generation);
                 atomic_store(&slot->pid, (pid_t)syscall(SYS_getpid));
                 worker->forked = forked;
+                worker->slot = slot;
                 client_inherit(worker->client);
                 areas_inherit(worker->client->areas, worker->client->n_areas, heritage.ranges, heritage.n);
-                life(worker, slot);
+                life(worker);
         }
         EXPECT(pid > 0, "fork: %s", strerror(errno));
         heritage_give(worker, &heritage);
@@ -167,8 +168,9 @@ static void *crowd_main(void *argument)
 }
 
 /* Its threads end wherever they are, maybe while they wait for a page: by exit_group(2), or killed. */
-static void live_in_a_crowd(struct worker *worker, struct child_slot *slot)
+static void live_in_a_crowd(struct worker *worker)
 {
+        struct child_slot *slot = worker->slot;
         pthread_t thread;
 
         progress_begin(&slot->progress, getpid(), getpid(), worker->what);

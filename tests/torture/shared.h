@@ -49,6 +49,7 @@ struct child_slot {
         _Atomic int state;
         _Atomic pid_t pid;
         _Atomic bool may_be_killed; /* kills itself, or dies with its client */
+        _Atomic bool dying;         /* about to exit: it serves its children no more */
         _Atomic uint32_t client;
         _Atomic uint32_t generation; /* of the client */
         struct progress progress;

@@ -121,11 +121,11 @@ static void leave(struct worker *worker)
                 client->areas[i].region = NULL;
 }
 
-void worker_live_as_child(struct worker *worker, struct progress *progress)
+void worker_live_as_child(struct worker *worker)
 {
         worker->tid = (int32_t)syscall(SYS_gettid);
-        worker->progress = progress;
-        progress_begin(progress, worker->tid, worker->tid, "start of a child");
+        worker->progress = &worker->slot->progress;
+        progress_begin(worker->progress, worker->tid, worker->tid, "start of a child");
         worker->depth++;
         worker->peer = -EBADF;
         worker->has_ring = false;
@@ -144,6 +144,7 @@ void worker_live_as_child(struct worker *worker, struct progress *progress)
         }
         if (client_is_gone(worker->client))
                 count(COUNT_ORPHANS, 1);
-        progress_end(progress);
+        progress_end(worker->progress);
+        atomic_store(&worker->slot->dying, true);
         _exit(0);
 }

@@ -19,6 +19,7 @@
 
 #define WORKER_BUFFER_PAGES 64
 
+struct child_slot;
 struct client;
 
 struct worker {
@@ -37,6 +38,7 @@ struct worker {
                 bool raw;               /* by a raw clone(2): malloc(3) and the like may be locked for ever */
         } forked;                       /* a child */
         uint64_t until_ns;              /* a child's end */
+        struct child_slot *slot;        /* a child's */
 
         char *buffer; /* WORKER_BUFFER_PAGES pages, never registered */
         int pipe[2];
@@ -68,4 +70,4 @@ void worker_release(struct worker *worker);
 void *worker_main(void *worker);
 
 /* The life of a forked child, which never returns. */
-void worker_live_as_child(struct worker *worker, struct progress *progress) __attribute__((__noreturn__));
+void worker_live_as_child(struct worker *worker) __attribute__((__noreturn__));
