@@ -411,9 +411,6 @@ bool link_receive(struct wp_client *client)
         r = wire_receive(client->socket_fd, client->inbox, fds, &n_fds, false);
         if (r == -EAGAIN)
                 return false;
-        /* A daemon that refuses says why and hangs up; what was sent meanwhile makes that a reset, reported first. */
-        if (r == -ECONNRESET)
-                r = wire_receive(client->socket_fd, client->inbox, fds, &n_fds, false);
         if (r <= 0) {
                 link_down(client, -ENOTCONN, "the daemon ended the connection");
                 return false;

@@ -337,6 +337,10 @@ int wire_send(int socket_fd, const void *message, const int *fds, unsigned n_fds
         return send_packet(socket_fd, &packet, wait);
 }
 
+/*
+ * A peer that ended with something unread has reset the connection. That is reported once, and before what it had sent,
+ * which must not be lost: contexts of children are among it.
+ */
 static int receive_packet(int socket_fd, struct msghdr *packet, bool wait)
 {
         for (;;) {
@@ -346,7 +350,7 @@ static int receive_packet(int socket_fd, struct msghdr *packet, bool wait)
                         return (int)r;
                 if (r == -EAGAIN && wait)
                         r = wait_for(socket_fd, POLLIN);
-                if (r < 0 && r != -EINTR)
+                if (r < 0 && r != -EINTR && r != -ECONNRESET)
                         return (int)r;
         }
 }

@@ -229,7 +229,7 @@ static void session_free(struct session *session)
         server->watcher_cpu_ns += session->watcher_cpu_ns;
         list_for_each_safe(link, next, &session->outputs)
                 output_free(list_entry(link, struct output, link));
-        /* What a member holds is charged for as long as it lives, which may be long after the session. */
+        /* What a member holds is charged until it is gone: it may have work under way that outlasts the session. */
         if (!session->member)
                 account_release_client(server->context.account, session->user);
         closer_close(server->closer, session->pagemap_fd);
@@ -280,7 +280,8 @@ static int queue_output(struct session *session, const struct wire_header *messa
 
 /*
  * Sends now, or when the peer has room. A message that cannot be delivered ends the session: the socket is
- * shut down, so that whoever reads it next finds the end. The session itself lives on until then.
+ * shut down, so that whoever reads it next finds the end, behind what the peer sent before. The session itself lives on
+ * until then.
  */
 static int session_send(struct session *session, const void *message, const int *fds, unsigned n_fds)
 {
@@ -306,8 +307,8 @@ static void on_writable(struct ev_loop *loop, struct ev_io *watcher, int revents
                 if (r == -EAGAIN)
                         return;
                 if (r < 0) {
-                        session_free(session);
-                        return;
+                        shutdown(session->fd, SHUT_RDWR);
+                        break;
                 }
                 session->output_bytes -= output->size;
                 output_free(output);

@@ -53,6 +53,7 @@
 
 #define MIN_AREA_PAGES 8
 #define LOOK_AGAIN_NS  (20 * NSEC_PER_MSEC)
+#define FORK_TOLD_NS   (20 * NSEC_PER_MSEC) /* until a watcher that got no CPU has told the daemon of a fork */
 
 /* ------------------------------------------------------------------ areas */
 
@@ -353,7 +354,7 @@ static void describe_fork(struct text *text, const struct worker *worker)
             (double)(clock_now() - forked->time_ns) / 1e6,
             (unsigned long long)(atomic_load(&shared->daemon.n_ends) - forked->n_ends),
             atomic_load(&worker->client->slot->n_disconnects) - forked->n_disconnects,
-            client_is_gone(worker->client) ? " and is gone" : "");
+            client_died_ns(worker->client) ? " and is gone" : "");
 }
 
 __attribute__((__noreturn__)) static void page_fail(struct worker *worker, const struct range *range,
@@ -390,17 +391,23 @@ __attribute__((__noreturn__)) static void page_fail(struct worker *worker, const
         fail((uintptr_t)memory, "%s", buffer);
 }
 
-/*
- * doc/memory.md: when daemon and parent are gone nobody answers for the pages that a child discards, and they read as before.
- * The shadow takes it over: from then on the page must keep what it has.
- */
+/* doc/memory.md: when daemon and parent are gone, or the parent died while it forked, nobody has a child's context. */
+static bool is_unserved(const struct worker *worker, const struct area *area)
+{
+        uint64_t died_ns = client_died_ns(worker->client);
+
+        if (!worker->depth || !died_ns)
+                return false;
+        return atomic_load(&shared->daemon.n_ends) != area->n_ends || shared->options.inject ||
+               died_ns < worker->forked.born_ns + FORK_TOLD_NS;
+}
+
+/* The pages that such a child discards read as before. The shadow takes that over: from then on the page must keep it. */
 static bool settle_stale(struct worker *worker, const struct range *range, size_t page)
 {
         char *shadow = range_shadow(range) + page * PAGE_BYTES;
 
-        if (!worker->depth || memcmp(shadow, content_page(0), PAGE_BYTES) || !client_is_gone(worker->client))
-                return false;
-        if (atomic_load(&shared->daemon.n_ends) == range->area->n_ends && !shared->options.inject)
+        if (memcmp(shadow, content_page(0), PAGE_BYTES) || !is_unserved(worker, range->area))
                 return false;
         memcpy(shadow, range_memory(range) + page * PAGE_BYTES, PAGE_BYTES);
         count(COUNT_STALE, 1);

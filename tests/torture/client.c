@@ -26,17 +26,18 @@
 
 /* ------------------------------------------------------------------ an ordinary program */
 
-bool client_is_gone(const struct client *client)
+uint64_t client_died_ns(const struct client *client)
 {
-        if (atomic_load(&client->slot->dying) || atomic_load(&client->slot->generation) != client->generation)
-                return true;
-        for (unsigned i = 0; i < client->n_forebears; i++) {
+        uint64_t died_ns = atomic_load(client_slot_died_ns(client->slot, client->generation));
+
+        for (unsigned i = 0; i < client->n_forebears && !died_ns; i++) {
                 const struct forebear *forebear = &client->forebears[i];
 
-                if (atomic_load(&forebear->slot->dying) || atomic_load(&forebear->slot->pid) != forebear->pid)
-                        return true;
+                died_ns = atomic_load(&forebear->slot->died_ns);
+                if (atomic_load(&forebear->slot->pid) != forebear->pid)
+                        died_ns = 1; /* its place is somebody else's: long ago */
         }
-        return false;
+        return died_ns;
 }
 
 static void become(uid_t uid, pid_t parent)
@@ -213,7 +214,7 @@ static void manage(struct client *client)
                 reap_children(client);
                 /* In the middle of everything: the other threads end wherever they are. */
                 if (client->leave_ns && clock_now() > client->leave_ns && !atomic_load(&shared->calm)) {
-                        atomic_store(&client->slot->dying, true);
+                        atomic_store(client_slot_died_ns(client->slot, client->generation), clock_now());
                         _exit(EXIT_SUCCESS);
                 }
                 nanosleep(&(struct timespec){.tv_nsec = (long)MANAGER_PAUSE_NS}, NULL);

@@ -53,8 +53,8 @@ static inline void client_inherit(struct client *client)
         atomic_store(&client->connection.inside, 0);
 }
 
-/* For its children: it, or one between that merged memory of its own, is dead, or will be at once. */
-bool client_is_gone(const struct client *client);
+/* For its children: since when it, or one between that merged memory of its own, is dead, or will be at once; 0: all live. */
+uint64_t client_died_ns(const struct client *client);
 
 /* The process: forked from the main one. */
 void client_main(unsigned index) __attribute__((__noreturn__));

@@ -120,6 +120,7 @@ static void fork_by(struct worker *worker, pid_t (*forker)(void), child_life lif
                 atomic_store(&slot->generation, worker->client->generation);
                 atomic_store(&slot->pid, (pid_t)syscall(SYS_getpid));
                 worker->forked = forked;
+                worker->forked.born_ns = clock_now();
                 worker->slot = slot;
                 client_inherit(worker->client);
                 areas_inherit(worker->client->areas, worker->client->n_areas, heritage.ranges, heritage.n);

@@ -92,7 +92,7 @@ struct child_slot *child_slot_take(void)
                 if (atomic_load(&slot->state) == CHILD_FREE &&
                     atomic_compare_exchange_strong(&slot->state, &free_state, CHILD_RUNS)) {
                         atomic_store(&slot->may_be_killed, false);
-                        atomic_store(&slot->dying, false);
+                        atomic_store(&slot->died_ns, 0);
                         return slot;
                 }
         }

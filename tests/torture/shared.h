@@ -23,6 +23,9 @@
 #define MAX_CHILDREN 256 /* forked by clients, and theirs, at once */
 #define MAX_VERDICT  8192
 
+/* Of a client, while a child of one of them may live. */
+#define MAX_GENERATIONS 64
+
 /* Somebody who must not stand still; the watchdog looks at these. */
 struct progress {
         _Atomic pid_t pid; /* 0: nobody */
@@ -33,12 +36,18 @@ struct progress {
 
 struct client_slot {
         _Atomic pid_t pid;
-        _Atomic uint32_t generation;    /* of the process: it is killed and started again */
-        _Atomic bool dying;             /* killed, or about to exit: it serves its children no more */
+        _Atomic uint32_t generation; /* of the process: it is killed and started again */
+        /* By generation: when it was killed or about to exit, after which it serves its children no more; 0: it lives. */
+        _Atomic uint64_t died_ns[MAX_GENERATIONS];
         _Atomic uint32_t n_disconnects; /* of all generations */
         struct progress manager;
         struct progress workers[MAX_THREADS];
 };
+
+static inline _Atomic uint64_t *client_slot_died_ns(struct client_slot *slot, uint32_t generation)
+{
+        return &slot->died_ns[generation % MAX_GENERATIONS];
+}
 
 enum child_state {
         CHILD_FREE,
@@ -49,7 +58,7 @@ struct child_slot {
         _Atomic int state;
         _Atomic pid_t pid;
         _Atomic bool may_be_killed; /* kills itself, or dies with its client */
-        _Atomic bool dying;         /* about to exit: it serves its children no more */
+        _Atomic uint64_t died_ns;   /* when it was about to exit; 0: it lives */
         _Atomic uint32_t client;
         _Atomic uint32_t generation; /* of the client */
         struct progress progress;

@@ -55,7 +55,7 @@ static void start_client(struct run *run, unsigned index)
 
         memset(slot->workers, 0, sizeof(slot->workers));
         progress_end(&slot->manager);
-        atomic_store(&slot->dying, false);
+        atomic_store(client_slot_died_ns(slot, atomic_load(&slot->generation)), 0);
         pid = fork();
         if (!pid)
                 client_main(index);
@@ -78,7 +78,7 @@ static void kill_client(struct run *run)
 {
         struct client_slot *slot = &shared->clients[random_below(&run->random, shared->options.clients)];
 
-        atomic_store(&slot->dying, true);
+        atomic_store(client_slot_died_ns(slot, atomic_load(&slot->generation)), clock_now());
         kill(atomic_load(&slot->pid), SIGKILL);
         run->n_client_kills++;
         draw_client_kill(run);
@@ -90,12 +90,15 @@ static bool client_reaped(struct run *run, pid_t pid, int status)
         for (unsigned i = 0; i < shared->options.clients; i++) {
                 struct client_slot *slot = &shared->clients[i];
 
+                bool told;
+
                 if (atomic_load(&slot->pid) != pid)
                         continue;
+                told = atomic_load(client_slot_died_ns(slot, atomic_load(&slot->generation)));
                 run->n_clients--;
                 atomic_store(&slot->pid, 0);
                 atomic_fetch_add(&slot->generation, 1);
-                if (atomic_load(&slot->dying) && !run->leaving)
+                if (told && !run->leaving)
                         start_client(run, i);
                 else if (!WIFEXITED(status) || WEXITSTATUS(status))
                         complain("client %u ended with status %#x", i, (unsigned)status);

@@ -219,6 +219,24 @@ static void test_peer_is_gone(void **state)
         close(stream[1]);
 }
 
+/* Who ends with something unread resets the connection, which the kernel reports before what was sent earlier. */
+static void test_last_words(void **state)
+{
+        struct pair *pair = *state;
+        int fds[WIRE_MAX_FDS];
+        struct wire_bye bye;
+        unsigned n_fds;
+
+        wire_init(&bye, WIRE_BYE, sizeof(bye), 0);
+        for (unsigned i = 0; i < 3; i++)
+                assert_int_equal(wire_send(pair->end[0], &bye, NULL, 0, false), 0);
+        assert_int_equal(wire_send(pair->end[1], &bye, NULL, 0, false), 0);
+        pair->end[0] = fd_close(pair->end[0]);
+        for (unsigned i = 0; i < 3; i++)
+                assert_int_equal(wire_receive(pair->end[1], buffer, fds, &n_fds, i % 2), sizeof(bye));
+        assert_int_equal(wire_receive(pair->end[1], buffer, fds, &n_fds, false), 0);
+}
+
 static void test_not_a_socket(void **state)
 {
         struct wire_bye bye;
@@ -346,6 +364,8 @@ int main(void)
                 TEST(test_empty_packet),
                 TEST(test_end_of_file),
                 TEST(test_peer_is_gone),
+                TEST(test_last_words),
+                TEST(test_last_words),
                 TEST(test_not_a_socket),
                 TEST(test_full),
                 TEST(test_waiting),
