@@ -70,6 +70,7 @@
 #define GUARD_MESSAGES        16
 #define FORK_DEPTH            16
 #define COPY_ATTEMPTS         16
+#define SETTLE_ATTEMPTS       3
 
 /* Bits of /proc/PID/coredump_filter, core(5). */
 #define CORE_ANONYMOUS_PRIVATE 0x1
@@ -330,18 +331,35 @@ static void run_freeze(struct run *run)
         }
 }
 
+typedef int (*pagemap_surveyor)(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
+                                size_t n_runs, uint64_t *ret_walked);
+
+/* Sets the bits of the pages, from `address` on, that a survey lists. */
+static int run_survey(const struct run *run, uintptr_t address, pagemap_surveyor surveyor, run_bitmap listed)
+{
+        struct page_region found[WIRE_RUN_PAGES / 2 + 1];
+        uint64_t walked;
+        int n = surveyor(run->client->pagemap_fd, address, address + run->n_pages * PAGE_BYTES, found,
+                         ARRAY_SIZE(found), &walked);
+
+        for (int i = 0; i < n; i++)
+                for (uint64_t at = found[i].start; at < found[i].end; at += PAGE_BYTES)
+                        bitmap_set(listed, (at - address) / PAGE_BYTES);
+        return MIN(n, 0);
+}
+
 static void run_compare(struct run *run)
 {
         static const char zeros[1 << PAGE_SHIFT];
-        unsigned char resident[WIRE_RUN_PAGES];
+        run_bitmap holes = {0};
 
         /* A hole in the staging area must not be touched: it would fault into stage, which nobody reads. */
-        if (mincore(run->client->staging, run->n_pages * PAGE_BYTES, resident) < 0)
-                memset(resident, 0, sizeof(resident));
+        while (run_survey(run, (uintptr_t)run->client->staging, pagemap_survey_empty, holes) < 0)
+                pause_briefly();
         for (unsigned page = 0; page < run->n_pages; page++) {
                 const char *expected = run->pool ? run->pool + page * PAGE_BYTES : zeros;
 
-                if (bitmap_get(run->busy, page) || !(resident[page] & 1))
+                if (bitmap_get(run->busy, page) || bitmap_get(holes, page))
                         continue;
                 bitmap_set(run->staged, page);
                 if (!memcmp(staged_page(run, page), expected, PAGE_BYTES))
@@ -703,36 +721,36 @@ static void run_find_guard_pages(struct run *run)
 }
 
 /*
- * Says in `equal` which pages can be replaced: those that are the pool's own, whose content is in the copy
- * and cannot change, and those that are empty, which read as zeros. What is a copy by now may be the target
- * of DMA: it stays where it is.
+ * Says in `equal` which pages can be replaced: those that are the pool's own, whose content is in the copy and cannot
+ * change, and those that are empty, which read as zeros. It takes a sign that a page is that. What is a copy by now may be
+ * the target of DMA, and what is swapped out, or being migrated, may be a copy: all that stays where it is.
  */
 static int run_find_replaceable(struct run *run, char *copy)
 {
-        struct page_region copied[WIRE_RUN_PAGES / 2 + 1], pooled[WIRE_RUN_PAGES / 2 + 1];
-        uint64_t end = run->address + run->n_pages * PAGE_BYTES, walked;
-        run_bitmap filled = {0};
-        int n, m;
+        run_bitmap pooled = {0}, empty = {0};
+        int r = 0;
 
-        n = pagemap_survey_copied(run->client->pagemap_fd, run->address, end, copied, ARRAY_SIZE(copied),
-                                  &walked);
-        m = pagemap_survey_file(run->client->pagemap_fd, run->address, end, pooled, ARRAY_SIZE(pooled),
-                                &walked);
-        if (n < 0 || m < 0)
-                return n < 0 ? n : m;
-        memset(run->equal, 0xff, sizeof(run->equal));
-        for (int i = 0; i < n; i++)
-                for (uint64_t at = copied[i].start; at < copied[i].end; at += PAGE_BYTES) {
-                        bitmap_clear(run->equal, (at - run->address) / PAGE_BYTES);
-                        bitmap_set(run->busy, (at - run->address) / PAGE_BYTES);
+        for (unsigned i = 0; r >= 0 && i < SETTLE_ATTEMPTS; i++) {
+                if (i > 0)
+                        pause_briefly();
+                r = run_survey(run, run->address, pagemap_survey_file, pooled);
+                if (r >= 0)
+                        r = run_survey(run, run->address, pagemap_survey_zero, empty);
+                if (r >= 0)
+                        r = run_survey(run, run->address, pagemap_survey_empty, empty);
+        }
+        if (r < 0)
+                return r;
+        for (unsigned page = 0; page < run->n_pages; page++) {
+                if (!bitmap_get(pooled, page) && !bitmap_get(empty, page)) {
+                        bitmap_set(run->busy, page);
+                        continue;
                 }
-        for (int i = 0; i < m; i++)
-                for (uint64_t at = pooled[i].start; at < pooled[i].end; at += PAGE_BYTES)
-                        bitmap_set(filled, (at - run->address) / PAGE_BYTES);
-        run_find_guard_pages(run);
-        for (unsigned page = 0; page < run->n_pages; page++)
-                if (!bitmap_get(filled, page) || bitmap_get(run->removed, page))
+                bitmap_set(run->equal, page);
+                if (bitmap_get(empty, page) || bitmap_get(run->removed, page))
                         madvise(copy + page * PAGE_BYTES, PAGE_BYTES, MADV_DONTNEED);
+        }
+        run_find_guard_pages(run);
         return 0;
 }
 

@@ -52,6 +52,18 @@ int pagemap_survey_file(int pagemap_fd, uint64_t start, uint64_t end, struct pag
         return survey(pagemap_fd, start, end, PAGE_IS_PRESENT | PAGE_IS_FILE, 0, runs, n_runs, ret_walked);
 }
 
+int pagemap_survey_empty(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
+                         size_t n_runs, uint64_t *ret_walked)
+{
+        return survey(pagemap_fd, start, end, 0, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, runs, n_runs, ret_walked);
+}
+
+int pagemap_survey_zero(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs, size_t n_runs,
+                        uint64_t *ret_walked)
+{
+        return survey(pagemap_fd, start, end, PAGE_IS_PRESENT | PAGE_IS_PFNZERO, 0, runs, n_runs, ret_walked);
+}
+
 int pagemap_survey_pooled(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
                           size_t n_runs, uint64_t *ret_walked)
 {

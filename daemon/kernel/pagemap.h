@@ -36,7 +36,18 @@ int pagemap_survey_copied(int pagemap_fd, uint64_t start, uint64_t end, struct p
 int pagemap_survey_file(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs, size_t n_runs,
                         uint64_t *ret_walked) wp_check;
 
-/* The same for those of them that are protected. */
+/*
+ * The same for pages with nothing in them: neither populated nor swapped out, nor on their way from one place to another,
+ * nor with a marker. So a page that is in neither this list nor another may still have content.
+ */
+int pagemap_survey_empty(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
+                         size_t n_runs, uint64_t *ret_walked) wp_check;
+
+/* The same for the kernel's zero page. */
+int pagemap_survey_zero(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs, size_t n_runs,
+                        uint64_t *ret_walked) wp_check;
+
+/* The same for pages that are the file's own, and protected. */
 int pagemap_survey_pooled(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *runs,
                           size_t n_runs, uint64_t *ret_walked) wp_check;
 

@@ -27,7 +27,7 @@
 #define WAIT_LIMIT    6000
 #define MAX_FDS       1024
 #define MAX_CHILDREN  1024
-#define LOG_TAIL      4000
+#define LOG_TAIL      6000
 
 /* What the processes of a test tell the runner; shared by all of them. */
 struct verdict {
@@ -267,14 +267,12 @@ static void run_in_child(const struct harness_test *test, pid_t runner)
         _exit(EXIT_SUCCESS);
 }
 
-/* The end of the daemon's log, for the report of a failure. */
-static void show_log(void)
+void harness_show_tail(const char *path)
 {
-        char path[128], text[LOG_TAIL + 1];
+        char text[LOG_TAIL + 1];
         ssize_t n;
         int fd;
 
-        snprintf(path, sizeof(path), "%s/log", directory);
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
                 return;
@@ -284,6 +282,15 @@ static void show_log(void)
         close(fd);
         text[MAX(n, 0)] = '\0';
         printf("----- log of wpd\n%s-----\n", text);
+}
+
+/* For the report of a failure. */
+static void show_log(void)
+{
+        char path[128];
+
+        snprintf(path, sizeof(path), "%s/log", directory);
+        harness_show_tail(path);
 }
 
 int harness_run(const struct harness_test *test, char message[HARNESS_MAX_MESSAGE])

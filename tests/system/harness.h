@@ -113,6 +113,9 @@ const char *harness_wpctl(void);
 /* Becomes an ordinary program of that user, and one that ends when its parent does. */
 void harness_become(uid_t uid, pid_t parent);
 
+/* Prints the end of a log of wpd's, for the report of a failure. */
+void harness_show_tail(const char *path);
+
 /* Of any process. */
 size_t harness_count_fds(pid_t pid);
 size_t harness_count_threads(pid_t pid);

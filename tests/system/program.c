@@ -275,6 +275,39 @@ long program_stat(struct program *program, long a, long b, long c)
         return (long)value;
 }
 
+long program_use(struct program *program, long a, long b, long c)
+{
+        struct area *area = &program->areas[a];
+
+        for (long page = b; page + 3 < (long)area->n_pages; page += 16) {
+                program_store(program, a, page * PAGE_BYTES + 4000, 0);
+                CHECK_OK(program_discard(program, a, page + 1, 1));
+                CHECK_OK(program_discard(program, a, page + 2, 1));
+                program_store(program, a, (page + 2) * PAGE_BYTES + 4000, 0);
+                program_check_area(area, "in use");
+        }
+        return 0;
+}
+
+long program_use_forks(struct program *program, long a, long b, long c)
+{
+        for (long i = 0; i < 4; i++) {
+                pid_t child = fork();
+
+                CHECK(child >= 0, "%m");
+                if (!child) {
+                        program_check_area(&program->areas[a], "child");
+                        program_use(program, a, b + i, 0);
+                        if (c)
+                                program_use_forks(program, a, b, c - 1);
+                        _exit(0);
+                }
+                CHECK(harness_reap(child) == 0, "the child failed");
+                program_check_area(&program->areas[a], "parent");
+        }
+        return 0;
+}
+
 long program_wait_event(struct program *program, long a, long b, long c)
 {
         struct pollfd pollfd = {.fd = wp_event_fd(program->wp), .events = POLLIN};

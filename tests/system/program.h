@@ -99,6 +99,10 @@ long program_stat(struct program *program, long a, long b, long c);
 long program_store(struct program *program, long a, long b, long c);
 /* a: area, b: first page, c: pages. MADV_DONTNEED. */
 long program_discard(struct program *program, long a, long b, long c);
+/* a: area, b: first page. Writes, discards and does both to every 16th page, and compares every byte meanwhile. */
+long program_use(struct program *program, long a, long b, long c);
+/* The same in four children, one after the other, from page b, b + 1 ... on. c: how deep they do so in turn. */
+long program_use_forks(struct program *program, long a, long b, long c);
 /* Waits for an event and keeps it in program->event: its type. */
 long program_wait_event(struct program *program, long a, long b, long c);
 /* How many events wait; takes them all. */

@@ -15,11 +15,6 @@
 #define N_PAGES  1024
 #define NOTIFIED (WP_MERGE | WP_NOTIFY)
 
-static size_t at(long page)
-{
-        return (size_t)page * PAGE_BYTES + 4000;
-}
-
 /* ------------------------------------------------------------------ no daemon */
 
 static long check_unreachable(struct program *program, long a, long b, long c)
@@ -83,46 +78,12 @@ static long wait_disconnected(struct program *program, long a, long b, long c)
         return 0;
 }
 
-static long use_memory(struct program *program, long a, long b, long c)
-{
-        struct area *area = &program->areas[a];
-
-        for (long page = b; page + 3 < (long)area->n_pages; page += 16) {
-                program_store(program, a, (long)at(page), 0);
-                CHECK_OK(program_discard(program, a, page + 1, 1));
-                CHECK_OK(program_discard(program, a, page + 2, 1));
-                program_store(program, a, (long)at(page + 2), 0);
-                program_check_area(area, "without a daemon");
-        }
-        return 0;
-}
-
-/* Children see the same, write and discard; so do theirs. */
-static long use_forks(struct program *program, long a, long b, long c)
-{
-        for (long i = 0; i < 4; i++) {
-                pid_t child = fork();
-
-                CHECK(child >= 0, "%m");
-                if (!child) {
-                        program_check_area(&program->areas[a], "child");
-                        use_memory(program, a, b + i, 0);
-                        if (c)
-                                use_forks(program, a, b, c - 1);
-                        _exit(0);
-                }
-                CHECK(harness_reap(child) == 0, "the child failed");
-                program_check_area(&program->areas[a], "parent");
-        }
-        return 0;
-}
-
 /* Ends the connection and unmaps: then no thread and no descriptor is left. */
 static long leave(struct program *program, long a, long b, long c)
 {
         CHECK_OK(program_disconnect(program, true, 0, 0));
         program_check_area(&program->areas[a], "disconnected");
-        use_memory(program, a, 9, 0);
+        program_use(program, a, 9, 0);
         program_unmap(program, a, 0, 0);
         CHECK_SOON(harness_count_threads(getpid()) == program->before.n_threads,
                    "the library's thread stays");
@@ -139,8 +100,8 @@ static void check_without_daemon(struct pair *pair)
                 client_do(client, program_verify, 0, 0, 0);
                 CHECK_OK(client_do(client, wait_disconnected, 0, 0, 0));
                 CHECK_OK(client_do(client, check_calls, 0, 0, 0));
-                CHECK_OK(client_do(client, use_memory, 0, i, 0));
-                CHECK_OK(client_do(client, use_forks, 0, 4, 1));
+                CHECK_OK(client_do(client, program_use, 0, i, 0));
+                CHECK_OK(client_do(client, program_use_forks, 0, 4, 1));
                 pair_verify(pair);
         }
 }
@@ -199,7 +160,7 @@ static void terminated(uid_t uid)
 static long write_all(struct program *program, long a, long b, long c)
 {
         for (size_t page = 0; page < program->areas[a].n_pages; page++)
-                program_store(program, a, (long)at((long)page), 0);
+                program_store(program, a, (long)(page * PAGE_BYTES + 4000), 0);
         return 0;
 }
 
@@ -233,7 +194,7 @@ static void killed_while_stopped(uid_t uid)
         pair_begin(&pair, uid, NULL, N_PAGES, NOTIFIED);
         CHECK_OK(error_from(kill(pair.service.pid, SIGSTOP)));
         client_begin(&pair.clients[0], write_all, 0, 0, 0);
-        client_begin(&pair.clients[1], use_forks, 0, 3, 1);
+        client_begin(&pair.clients[1], program_use_forks, 0, 3, 1);
         for (int i = 0; i < 20; i++)
                 harness_wait(&patience);
         service_end(&pair.service, SIGKILL);
@@ -267,7 +228,7 @@ static void killed_while_merging(uid_t uid)
                 service_end(&pair.service, SIGKILL);
                 for (long i = 0; i < 2; i++) {
                         client_do(&pair.clients[i], program_verify, 1, 0, 0);
-                        CHECK_OK(client_do(&pair.clients[i], use_memory, 0, 2, 0));
+                        CHECK_OK(client_do(&pair.clients[i], program_use, 0, 2, 0));
                         CHECK_OK(client_do(&pair.clients[i], write_all, 1, 0, 0));
                         client_do(&pair.clients[i], program_verify, 1, 0, 0);
                 }
@@ -285,11 +246,11 @@ static void child_from_before(uid_t uid)
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
         CHECK_OK(client_do(&pair.clients[0], program_fork, 7, 0, 0));
         client_adopt(&pair.clients[0], &child);
-        CHECK_OK(client_do(&child, use_memory, 0, 1, 0));
+        CHECK_OK(client_do(&child, program_use, 0, 1, 0));
         service_end(&pair.service, SIGKILL);
-        CHECK_OK(client_do(&child, use_memory, 0, 5, 0));
-        CHECK_OK(client_do(&child, use_forks, 0, 3, 1));
-        CHECK_OK(client_do(&pair.clients[0], use_memory, 0, 5, 0));
+        CHECK_OK(client_do(&child, program_use, 0, 5, 0));
+        CHECK_OK(client_do(&child, program_use_forks, 0, 3, 1));
+        CHECK_OK(client_do(&pair.clients[0], program_use, 0, 5, 0));
         client_do(&child, program_verify, 0, 0, 0);
         pair_verify(&pair);
         kill_both(&pair);

@@ -19,47 +19,11 @@ static uint64_t alone(long program, uint64_t page)
         return 100000 + page;
 }
 
-static size_t at(long page)
-{
-        return (size_t)page * PAGE_BYTES + 4000;
-}
-
 /* Takes events until this one; others may come before. */
 static long wait_for(struct program *program, long a, long b, long c)
 {
         while (program_wait_event(program, 0, 0, 0) != a)
                 ;
-        return 0;
-}
-
-static long use_memory(struct program *program, long a, long b, long c)
-{
-        struct area *area = &program->areas[a];
-
-        for (long page = b; page + 3 < (long)area->n_pages; page += 16) {
-                program_store(program, a, (long)at(page), 0);
-                CHECK_OK(program_discard(program, a, page + 1, 1));
-                CHECK_OK(program_discard(program, a, page + 2, 1));
-                program_store(program, a, (long)at(page + 2), 0);
-                program_check_area(area, "in use");
-        }
-        return 0;
-}
-
-static long use_forks(struct program *program, long a, long b, long c)
-{
-        for (long i = 0; i < 4; i++) {
-                pid_t child = fork();
-
-                CHECK(child >= 0, "%m");
-                if (!child) {
-                        program_check_area(&program->areas[a], "child");
-                        use_memory(program, a, b + i, 0);
-                        _exit(0);
-                }
-                CHECK(harness_reap(child) == 0, "the child failed");
-                program_check_area(&program->areas[a], "parent");
-        }
         return 0;
 }
 
@@ -76,7 +40,7 @@ static void replace_daemon(struct pair *pair, int signal)
 {
         service_end(&pair->service, signal);
         both(pair, wait_for, WP_EVENT_DISCONNECTED, 0, 0);
-        both(pair, use_memory, 0, 3, 0);
+        both(pair, program_use, 0, 3, 0);
         service_restart(&pair->service);
         both(pair, wait_for, WP_EVENT_RECONNECTED, 0, 0);
         CHECK_SOON(service_figure(&pair->service, "regions") == 2, "%lld regions",
@@ -95,8 +59,8 @@ static void without_store(uid_t uid)
         CHECK(foreign > N_PAGES && foreign < 2 * N_PAGES, "%lld pages of the pool before",
               (long long)foreign);
         CHECK(service_doctor_says(&pair.service, pair.clients[0].pid, "foreign"), "doctor does not say so");
-        both(&pair, use_memory, 0, 7, 0);
-        both(&pair, use_forks, 0, 8, 0);
+        both(&pair, program_use, 0, 7, 0);
+        both(&pair, program_use_forks, 0, 8, 0);
         CHECK_SOON((service_scan(&pair.service), service_figure(&pair.service, "pages_foreign") < foreign),
                    "none of them fades out");
         replace_daemon(&pair, SIGTERM);
@@ -131,7 +95,7 @@ static void with_store(uid_t uid)
                 CHECK(!service_figure(&pair.service, "merges"), "%lld pages were merged again",
                       (long long)service_figure(&pair.service, "merges"));
                 CHECK(!service_figure(&pair.service, "pages_foreign"), "the pool is not known");
-                both(&pair, use_forks, 0, 4 + (long)i, 0);
+                both(&pair, program_use_forks, 0, 4 + (long)i, 0);
         }
         /* New memory shares the pages of the pool that was taken over. */
         for (long i = 0; i < 2; i++) {
@@ -244,9 +208,9 @@ static void stopped(uid_t uid)
         CHECK_OK(client_do(&pair.clients[0], program_fork, 7, 0, 0));
         client_adopt(&pair.clients[0], &child);
         CHECK_OK(error_from(kill(pair.service.pid, SIGSTOP)));
-        both(&pair, use_memory, 0, 1, 0);
-        both(&pair, use_forks, 0, 2, 0);
-        CHECK_OK(client_do(&child, use_memory, 0, 3, 0));
+        both(&pair, program_use, 0, 1, 0);
+        both(&pair, program_use_forks, 0, 2, 0);
+        CHECK_OK(client_do(&child, program_use, 0, 3, 0));
         client_do(&child, program_verify, 0, 0, 0);
         CHECK_OK(error_from(kill(pair.service.pid, SIGCONT)));
         end_child(&pair.clients[0], &child);
@@ -267,10 +231,10 @@ static void parent_away(uid_t uid)
                         client_kill(&pair.clients[0]);
                 else
                         CHECK_OK(error_from(kill(pair.clients[0].pid, SIGSTOP)));
-                CHECK_OK(client_do(&child, use_memory, 0, 3, 0));
-                CHECK_OK(client_do(&child, use_forks, 0, 4, 0));
+                CHECK_OK(client_do(&child, program_use, 0, 3, 0));
+                CHECK_OK(client_do(&child, program_use_forks, 0, 4, 0));
                 client_do(&child, program_verify, 0, 0, 0);
-                CHECK_OK(client_do(&pair.clients[1], use_memory, 0, 5, 0));
+                CHECK_OK(client_do(&pair.clients[1], program_use, 0, 5, 0));
                 if (!gone)
                         CHECK_OK(error_from(kill(pair.clients[0].pid, SIGCONT)));
                 service_end(&pair.service, SIGKILL);

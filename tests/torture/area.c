@@ -52,8 +52,13 @@
 #include "torture/worker.h"
 
 #define MIN_AREA_PAGES 8
-#define LOOK_AGAIN_NS  (20 * NSEC_PER_MSEC)
-#define FORK_TOLD_NS   (20 * NSEC_PER_MSEC) /* until a watcher that got no CPU has told the daemon of a fork */
+
+/* Only what is left alone for a while is merged: most changes are made to the first part of an area. */
+#define HOT_PART    4
+#define COLD_ONE_IN 24
+
+#define LOOK_AGAIN_NS (20 * NSEC_PER_MSEC)
+#define FORK_TOLD_NS  (20 * NSEC_PER_MSEC) /* until a watcher that got no CPU has told the daemon of a fork */
 
 /* ------------------------------------------------------------------ areas */
 
@@ -177,9 +182,11 @@ bool range_take_at(struct worker *worker, struct area *area, size_t first, size_
 bool range_take(struct worker *worker, struct area *area, size_t max, bool exclusive, struct range *ret_range)
 {
         size_t length = range_draw_length(worker, MIN(max, area->n_pages));
-        size_t first = draw(worker, area->n_pages - length + 1);
+        size_t n_firsts = area->n_pages - length + 1;
 
-        return range_take_at(worker, area, first, length, exclusive, ret_range);
+        if (exclusive && draw(worker, COLD_ONE_IN))
+                n_firsts = (n_firsts + HOT_PART - 1) / HOT_PART;
+        return range_take_at(worker, area, draw(worker, n_firsts), length, exclusive, ret_range);
 }
 
 static void note_history(struct worker *worker, const struct range *range)

@@ -29,7 +29,6 @@
 #define LEFT_NS      (30 * NSEC_PER_SEC)
 #define MAX_DOWN_MS  800
 #define MAX_STOP_MS  3000
-#define LOG_TAIL     6000
 #define LOSS_ONE_IN  4
 #define SETTLE_WAITS 60
 #define SETTLE_NS    (5 * NSEC_PER_MSEC)
@@ -483,23 +482,14 @@ void keeper_describe(const struct keeper *keeper)
 {
         static const char *const states[] = {"down", "starting", "ready", "stopped", "ending"};
         uint64_t ended = atomic_load(&shared->daemon.ended_ns);
-        char path[128], text[LOG_TAIL + 1];
-        _cleanup_fd_ int fd = -EBADF;
-        ssize_t n;
+        char path[128];
 
         printf("daemon: life %u, process %d, %s", keeper->n_lives, keeper->pid, states[keeper->state]);
         if (ended)
                 printf(", the last one ended %.3f s ago", (double)(clock_now() - ended) / 1e9);
         printf("\n");
         log_path(keeper->n_lives, path);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return;
-        if (lseek(fd, -LOG_TAIL, SEEK_END) < 0)
-                lseek(fd, 0, SEEK_SET);
-        n = read(fd, text, LOG_TAIL);
-        text[MAX(n, 0)] = '\0';
-        printf("----- its log\n%s-----\n", text);
+        harness_show_tail(path);
 }
 
 void keeper_kill(struct keeper *keeper)
