@@ -9,6 +9,7 @@
 
 set -eu
 
+source=$(cd "$(dirname "$0")/../.." && pwd)
 build=$1 units=$2 sysusers=$3 tmpfiles=$4 sysctl=$5 man=$6 sysconf=$7
 
 # Tenths of systemd's exposure level (0 to 100, less is better). What is left is what the comments in
@@ -86,6 +87,41 @@ sed -e '/^[#;]/d' -e '/^$/d' "$stage$sysctl/60-wpd.conf" | while read -r key equ
         [ "$equals" = = ] && [ -z "$rest" ] && [ -e "$path" ] && [ "$value" -gt 65530 ] ||
                 fail "60-wpd.conf: $key $equals $value $rest"
 done
+
+echo "- system calls"
+# What a set of systemd's contains, one call a line, sets within it resolved.
+calls_of() {
+        for name; do
+                case $name in
+                @*)
+                        # shellcheck disable=SC2046 # names are words
+                        calls_of $(systemd-analyze --no-pager syscall-filter "$name" |
+                                   sed -n 's/^    \([@a-z0-9_-]*\)$/\1/p')
+                        ;;
+                *) echo "$name" ;;
+                esac
+        done
+}
+: >"$stage/permitted"
+sed -n 's/^SystemCallFilter=//p' "$stage$units/wpd.service" >"$stage/filters"
+while read -r filter; do
+        # shellcheck disable=SC2086 # a list of words
+        calls_of ${filter#"~"} | sort -u >"$stage/calls"
+        case $filter in
+        "~"*) comm -23 "$stage/permitted" "$stage/calls" >"$stage/result" ;;
+        *) sort -u "$stage/permitted" "$stage/calls" >"$stage/result" ;;
+        esac
+        mv "$stage/result" "$stage/permitted"
+done <"$stage/filters"
+# The daemon's own list, and what it needs before that is loaded.
+{
+        sed -n '/^static const struct rule rules\[\]/,/^};/p' "$source/daemon/process/sandbox.c" |
+                sed -n 's/.*{CALL(\([a-z0-9_]*\)).*/\1/p; s/.*{CALL_IF(\([a-z0-9_]*\),.*/\1/p'
+        printf '%s\n' ioctl fcntl prctl capset seccomp fsopen fsconfig fsmount
+} | sort -u >"$stage/needed"
+[ "$(wc -l <"$stage/needed")" -gt 50 ] || fail "the daemon's list of calls was not found"
+missing=$(comm -13 "$stage/permitted" "$stage/needed")
+[ -z "$missing" ] || fail "wpd.service forbids what the daemon does: $missing"
 
 echo "- systemd-analyze security"
 systemd-analyze security --offline=true --no-pager --threshold="$threshold" --root="$stage" wpd.service ||
