@@ -721,33 +721,52 @@ static void run_find_guard_pages(struct run *run)
 }
 
 /*
- * Says in `equal` which pages can be replaced: those that are the pool's own, whose content is in the copy and cannot
- * change, and those that are empty, which read as zeros. It takes a sign that a page is that. What is a copy by now may be
- * the target of DMA, and what is swapped out, or being migrated, may be a copy: all that stays where it is.
+ * Which pages are the pool's own, which are empty, and which have been copied. What is being migrated is none of these for a
+ * moment, which is waited for; what is swapped out remains unknown, and so does what was discarded under protection, unless
+ * that was heard of.
  */
-static int run_find_replaceable(struct run *run, char *copy)
+static int run_tell_apart(const struct run *run, run_bitmap pooled, run_bitmap empty, run_bitmap copied)
 {
-        run_bitmap pooled = {0}, empty = {0};
-        int r = 0;
+        for (unsigned attempt = 1;; attempt++) {
+                unsigned known = 0;
+                int r = run_survey(run, run->address, pagemap_survey_copied, copied);
 
-        for (unsigned i = 0; r >= 0 && i < SETTLE_ATTEMPTS; i++) {
-                if (i > 0)
-                        pause_briefly();
-                r = run_survey(run, run->address, pagemap_survey_file, pooled);
+                if (r >= 0)
+                        r = run_survey(run, run->address, pagemap_survey_file, pooled);
                 if (r >= 0)
                         r = run_survey(run, run->address, pagemap_survey_zero, empty);
                 if (r >= 0)
                         r = run_survey(run, run->address, pagemap_survey_empty, empty);
+                while (known < run->n_pages && (bitmap_get(copied, known) || bitmap_get(pooled, known) ||
+                                                bitmap_get(empty, known) || bitmap_get(run->removed, known)))
+                        known++;
+                if (r < 0 || known == run->n_pages || attempt == SETTLE_ATTEMPTS)
+                        return r;
+                pause_briefly();
         }
+}
+
+/*
+ * Says in `equal` which pages can be replaced: those that are the pool's own, whose content is in the copy and cannot
+ * change, and those that are empty or were discarded, which read as zeros. It takes a sign that a page is that. What is a
+ * copy by now may be the target of DMA, and what is not known may be a copy: all that stays where it is.
+ */
+static int run_find_replaceable(struct run *run, char *copy)
+{
+        run_bitmap pooled = {0}, empty = {0}, copied = {0};
+        int r = run_tell_apart(run, pooled, empty, copied);
+
         if (r < 0)
                 return r;
         for (unsigned page = 0; page < run->n_pages; page++) {
-                if (!bitmap_get(pooled, page) && !bitmap_get(empty, page)) {
+                bool zeros = bitmap_get(empty, page) || bitmap_get(run->removed, page);
+
+                if (bitmap_get(copied, page) || !(zeros || bitmap_get(pooled, page))) {
                         bitmap_set(run->busy, page);
                         continue;
                 }
                 bitmap_set(run->equal, page);
-                if (bitmap_get(empty, page) || bitmap_get(run->removed, page))
+                if (zeros)
                         madvise(copy + page * PAGE_BYTES, PAGE_BYTES, MADV_DONTNEED);
         }
         run_find_guard_pages(run);

@@ -10,7 +10,8 @@
  * registered or not. Unpopulated memory gets no protection markers (they would cost page tables). Memory that
  * is not registered is refused with EPERM. In a private mapping of the pool pagemap_survey_copied() lists the
  * pages that have been copied, clean ones too, and never a page of the pool's; of a shared mapping it lists
- * nothing.
+ * nothing. pagemap_survey_empty() lists what is not there at all, and not what has a marker, pagemap_survey_zero() the
+ * kernel's zero page.
  *
  * Source: Documentation/admin-guide/mm/pagemap.rst "Pagemap Scan IOCTL"; fs/proc/task_mmu.c,
  * pagemap_scan_pmd_entry() (its short cut for WP_MATCHING without a vector ignores the categories and does
@@ -76,6 +77,11 @@ static void check_listed(int line, const char *what, survey_function survey, con
 #define COPIED(_pages, ...)                                                                                  \
         check_listed(__LINE__, "copied", pagemap_survey_copied, (_pages), (const bool[N_PAGES]){__VA_ARGS__})
 
+#define EMPTY(_pages, ...)                                                                                   \
+        check_listed(__LINE__, "empty", pagemap_survey_empty, (_pages), (const bool[N_PAGES]){__VA_ARGS__})
+#define ZERO(_pages, ...)                                                                                    \
+        check_listed(__LINE__, "zero", pagemap_survey_zero, (_pages), (const bool[N_PAGES]){__VA_ARGS__})
+
 /* No page has a marker that is not populated; `first` and those after it are not. */
 static void check_no_markers(const char *pages, size_t first)
 {
@@ -133,6 +139,8 @@ static void check_anonymous(int device)
         fact_fill(pages, N_POPULATED, 1);
         read_zero(pages + ZERO_PAGE * PAGE_BYTES);
         WRITTEN(pages, true, true, true, true, true, true, true, true);
+        ZERO(pages, [ZERO_PAGE] = true);
+        EMPTY(pages, [9] = true, true, true, true, true, true, true);
         FACT_ERROR(pagemap_protect(pagemap, (uintptr_t)pages, (uintptr_t)pages + PAGE_BYTES), EPERM);
         FACT_OK(uffd_register(track, (uintptr_t)pages, N_PAGES * PAGE_BYTES, UFFDIO_REGISTER_MODE_WP));
         WRITTEN(pages, true, true, true, true, true, true, true, true);
@@ -157,6 +165,7 @@ static void check_markers(int device)
         check_no_markers(pages, 1);
         FACT_OK(uffd_write_protect(track, (uintptr_t)pages, N_PAGES * PAGE_BYTES, true));
         FACT_CHECK(fact_entry(pagemap, pages + (N_PAGES - 1) * PAGE_BYTES), "no marker");
+        EMPTY(pages, 0);
         WRITTEN(pages, 0);
         COPIED(pages, true);
         pages[4 * PAGE_BYTES] = 1;
@@ -261,6 +270,9 @@ static void check_pool(int device)
         FACT_OK(error_from(madvise(pages + 7 * PAGE_BYTES, 2 * PAGE_BYTES, MADV_DONTNEED)));
         WRITTEN(pages, 0);
         COPIED(pages, [5] = true);
+        /* Nothing is left of the copy, but a marker where a protected page was. */
+        EMPTY(pages, [7] = true);
+        FACT_CHECK(fact_entry(pagemap, pages + 8 * PAGE_BYTES), "no marker");
         FACT_CHECK(fact_quiet(track), "a message on the asynchronous context");
         fd_close(track);
 }
