@@ -117,7 +117,7 @@ struct link {
         struct sockaddr_un address;
 };
 
-/* A context of a forked child; fd -EBADF: none. */
+/* A context of a forked child. */
 struct client_child {
         int fd;
         bool told; /* the daemon has it, too */
@@ -174,7 +174,8 @@ struct wp_client {
                 int socket;
                 int spare; /* given up when a child's context finds no room */
         } served;
-        sem_t verdict; /* posted when it has decided whether it ends or lingers */
+        sem_t verdict;  /* posted when it has decided whether it ends or lingers */
+        sem_t released; /* posted when a lingering watcher has the rest for itself */
         struct client_child children[CLIENT_MAX_CHILDREN];
         unsigned n_children;    /* guarded by `serving`, as are the children */
         unsigned forget_at;     /* so many children: those that are gone are looked for */

@@ -161,7 +161,7 @@ static void link_up(struct wp_client *client)
 
 /* ------------------------------------------------------------------ the handshake */
 
-/* The socket keeps its number, since the watcher sends on it, too. */
+/* The socket keeps its number: threads of the program may be about to send on it. */
 static int take_socket(struct wp_client *client, int fd)
 {
         int r = 0;

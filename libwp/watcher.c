@@ -548,7 +548,7 @@ static void close_served(struct wp_client *client)
 /* What a lingering watcher alone still has, once wp_disconnect() has released all else. */
 static void release_rest(struct wp_client *client)
 {
-        while (sem_wait(&client->verdict) < 0)
+        while (sem_wait(&client->released) < 0)
                 ;
         client_forget(client);
         client_unmap(client->queue, QUEUE_BYTES);

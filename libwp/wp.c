@@ -362,6 +362,7 @@ static struct wp_client *client_new(void)
         client->channel_fd = client->channel_end_fd = -EBADF;
         client->served = (struct client_served){-EBADF, -EBADF, -EBADF, -EBADF};
         sem_init(&client->verdict, 0, 0);
+        sem_init(&client->released, 0, 0);
         for (unsigned i = 0; i < N_CONTEXTS; i++)
                 client->context_fds[i] = -EBADF;
         pthread_mutex_init(&client->lock, NULL);
@@ -419,7 +420,7 @@ static bool stop_watcher(struct wp_client *client)
         }
         client_close(client);
         pthread_detach(watcher);
-        sem_post(&client->verdict);
+        sem_post(&client->released);
         return false;
 }
 
