@@ -42,4 +42,6 @@ enum outcome agent_drain(struct move *move); /* reads one event of guard; BLOCKE
 enum outcome agent_drain_all(struct move *move);
 enum outcome agent_finish(struct move *move);
 enum outcome agent_wake_guard(struct move *move);
+void agent_register(struct move *move, unsigned pages, enum context context); /* pages of the run */
+void agent_unregister(struct move *move, unsigned pages);
 bool agent_sees_removal(const struct move *move); /* a REMOVE event of the run is recent */

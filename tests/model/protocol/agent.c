@@ -40,6 +40,20 @@ unsigned agent_range(const struct move *move, unsigned map)
         return pages;
 }
 
+void agent_register(struct move *move, unsigned pages, enum context context)
+{
+        for (unsigned page = 0; page < move->scenario->n_pages; page++)
+                if (pages & BIT(page))
+                        uffd_register(move->state, PARENT, page, context);
+}
+
+void agent_unregister(struct move *move, unsigned pages)
+{
+        for (unsigned page = 0; page < move->scenario->n_pages; page++)
+                if (pages & BIT(page))
+                        uffd_unregister(move, PARENT, page);
+}
+
 static enum outcome start(struct move *move)
 {
         static const char *const names[] = {"", "merges", "merges zeros", "gives back"};

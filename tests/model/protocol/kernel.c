@@ -434,16 +434,24 @@ int uffd_write_protect(struct move *move, unsigned process, unsigned context, un
         return 0;
 }
 
-int uffd_copy(struct move *move, unsigned process, unsigned context, unsigned page, unsigned content)
+/* Whether a page can be filled, as mfill_atomic() sees it. */
+static int check_fill(const struct move *move, unsigned process, unsigned context, unsigned page)
 {
-        struct place *place = &move->state->places[process][page];
+        const struct place *place = &move->state->places[process][page];
 
         if (changing(move->state, process, context, move->scenario))
                 return -EAGAIN;
         if (place->context == CONTEXT_NONE)
                 return -ENOENT;
-        if (place->pte != PTE_EMPTY)
-                return -EEXIST;
+        return place->pte == PTE_EMPTY ? 0 : -EEXIST;
+}
+
+int uffd_copy(struct move *move, unsigned process, unsigned context, unsigned page, unsigned content)
+{
+        int r = check_fill(move, process, context, page);
+
+        if (r < 0)
+                return r;
         frame_new(move->state, process, page, content);
         wake(move, process, context, BIT(page));
         return 0;
@@ -451,15 +459,11 @@ int uffd_copy(struct move *move, unsigned process, unsigned context, unsigned pa
 
 int uffd_zeropage(struct move *move, unsigned context, unsigned page)
 {
-        struct place *place = &move->state->places[PARENT][page];
+        int r = check_fill(move, PARENT, context, page);
 
-        if (changing(move->state, PARENT, context, move->scenario))
-                return -EAGAIN;
-        if (place->context == CONTEXT_NONE)
-                return -ENOENT;
-        if (place->pte != PTE_EMPTY)
-                return -EEXIST;
-        place->pte = PTE_ZERO;
+        if (r < 0)
+                return r;
+        move->state->places[PARENT][page].pte = PTE_ZERO;
         wake(move, PARENT, context, BIT(page));
         return 0;
 }

@@ -119,11 +119,13 @@ static int usage(const char *program)
 
 static int list(void)
 {
-        for (const struct scenario *at = scenario_next(NULL); at; at = scenario_next(at)) {
-                printf("%s: %s\n", at->name, at->about);
-                for (unsigned i = 0; i < N_MISSING && at->missing[i]; i++)
-                        printf("    --without=%-17s %s\n", guard_texts[at->missing[i]].name,
-                               guard_texts[at->missing[i]].without);
+        struct scenario at;
+
+        for (unsigned n = 0; scenario_get(n, &at); n++) {
+                printf("%s: %s\n", at.name, at.about);
+                for (unsigned i = 0; i < N_MISSING && at.missing[i]; i++)
+                        printf("    --without=%-17s %s\n", guard_texts[at.missing[i]].name,
+                               guard_texts[at.missing[i]].without);
         }
         return 0;
 }
@@ -146,6 +148,7 @@ int main(int argc, char **argv)
                 {0},
         };
         struct options options = {.without = -1};
+        struct scenario at;
         unsigned n = 0;
         bool fine = true;
         int c;
@@ -160,9 +163,9 @@ int main(int argc, char **argv)
                 else if (c != 'w' || (options.without = find_guard(optarg)) < 0)
                         return usage(argv[0]);
         }
-        for (const struct scenario *at = scenario_next(NULL); at; at = scenario_next(at))
-                if (!options.scenario || !strcmp(options.scenario, at->name)) {
-                        fine &= examine_all_of(at, &options);
+        for (unsigned i = 0; scenario_get(i, &at); i++)
+                if (!options.scenario || !strcmp(options.scenario, at.name)) {
+                        fine &= examine_all_of(&at, &options);
                         n++;
                 }
         if (!n || optind < argc)

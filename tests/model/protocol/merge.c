@@ -147,16 +147,14 @@ static enum outcome untrack(struct move *move)
                         return give_up(move);
                 }
         }
-        for (unsigned page = 0; page < move->scenario->n_pages; page++)
-                uffd_unregister(move, PARENT, page);
+        agent_unregister(move, all(move));
         say(move, "unregisters the run from track");
         return agent_next(move);
 }
 
 static enum outcome guard(struct move *move)
 {
-        for (unsigned page = 0; page < move->scenario->n_pages; page++)
-                uffd_register(move->state, PARENT, page, CONTEXT_GUARD);
+        agent_register(move, all(move), CONTEXT_GUARD);
         say(move, "registers the run with guard");
         return agent_next(move);
 }
@@ -311,9 +309,7 @@ static unsigned still_anonymous(const struct move *move)
 
 static enum outcome unguard(struct move *move)
 {
-        for (unsigned page = 0; page < move->scenario->n_pages; page++)
-                if (still_anonymous(move) & BIT(page))
-                        uffd_unregister(move, PARENT, page);
+        agent_unregister(move, still_anonymous(move));
         say(move, "unregisters from guard what stays anonymous");
         return agent_next(move);
 }
@@ -329,9 +325,7 @@ static enum outcome discard_staging(struct move *move)
 
 static enum outcome track(struct move *move)
 {
-        for (unsigned page = 0; page < move->scenario->n_pages; page++)
-                if (still_anonymous(move) & BIT(page))
-                        uffd_register(move->state, PARENT, page, CONTEXT_TRACK);
+        agent_register(move, still_anonymous(move), CONTEXT_TRACK);
         say(move, "registers with track what stayed anonymous");
         return agent_next(move);
 }

@@ -196,8 +196,9 @@ static bool map(struct move *move, unsigned i, unsigned page)
         return advance(&move->state->threads[i]);
 }
 
-static bool exit_step(struct move *move, unsigned i)
+static bool exit_step(struct move *move, unsigned i, unsigned unused)
 {
+        (void)unused;
         child_exit(move->state);
         say(move, "exits");
         return advance(&move->state->threads[i]);
@@ -295,6 +296,13 @@ static bool touch_in_copy(struct move *move, unsigned i, unsigned page)
         return true;
 }
 
+/* All but OP_FORK, of which several steps may be possible. */
+static bool (*const steps[N_OPS])(struct move *move, unsigned i, unsigned page) = {
+        [OP_LOAD] = load,      [OP_STORE] = store,          [OP_DISCARD] = discard,
+        [OP_PIN] = pin,        [OP_DEVICE] = device_writes, [OP_MAP] = map,
+        [OP_EXIT] = exit_step,
+};
+
 bool program_step(struct move *move, unsigned i)
 {
         struct thread *thread = &move->state->threads[i];
@@ -313,24 +321,5 @@ bool program_step(struct move *move, unsigned i)
                 return false;
         if (now.op == OP_FORK)
                 return fork_step(move, i);
-        if (move->choice)
-                return false;
-        switch (now.op) {
-        case OP_LOAD:
-                return load(move, i, now.page);
-        case OP_STORE:
-                return store(move, i, now.page);
-        case OP_DISCARD:
-                return discard(move, i, now.page);
-        case OP_PIN:
-                return pin(move, i, now.page);
-        case OP_DEVICE:
-                return device_writes(move, i, now.page);
-        case OP_MAP:
-                return map(move, i, now.page);
-        case OP_EXIT:
-                return exit_step(move, i);
-        default:
-                return false;
-        }
+        return !move->choice && steps[now.op] && steps[now.op](move, i, now.page);
 }

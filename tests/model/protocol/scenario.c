@@ -4,60 +4,46 @@
 
 #include "tests/model/protocol/scenario.h"
 
-#include <stddef.h>
+#include <string.h>
 
-#define LOAD(_page)                                                                                          \
+#define DO(_op, _page)                                                                                       \
         {                                                                                                    \
-                OP_LOAD, _page                                                                               \
+                _op, _page                                                                                   \
         }
-#define STORE(_page)                                                                                         \
-        {                                                                                                    \
-                OP_STORE, _page                                                                              \
-        }
-#define DISCARD(_page)                                                                                       \
-        {                                                                                                    \
-                OP_DISCARD, _page                                                                            \
-        }
-#define MAP(_page)                                                                                           \
-        {                                                                                                    \
-                OP_MAP, _page                                                                                \
-        }
-#define FORK                                                                                                 \
-        {                                                                                                    \
-                OP_FORK, 0                                                                                   \
-        }
-#define EXIT                                                                                                 \
-        {                                                                                                    \
-                OP_EXIT, 0                                                                                   \
-        }
-#define PIN(_page)                                                                                           \
-        {                                                                                                    \
-                OP_PIN, _page                                                                                \
-        }
-#define DEVICE(_page)                                                                                        \
-        {                                                                                                    \
-                OP_DEVICE, _page                                                                             \
-        }
+#define LOAD(_page)    DO(OP_LOAD, _page)
+#define STORE(_page)   DO(OP_STORE, _page)
+#define DISCARD(_page) DO(OP_DISCARD, _page)
+#define MAP(_page)     DO(OP_MAP, _page)
+#define FORK           DO(OP_FORK, 0)
+#define EXIT           DO(OP_EXIT, 0)
+#define PIN(_page)     DO(OP_PIN, _page)
+#define DEVICE(_page)  DO(OP_DEVICE, _page)
 
-#define ANY(_set)                                                                                            \
-        {                                                                                                    \
-                OP_ANY, _set                                                                                 \
-        }
+#define ANY(_set) DO(OP_ANY, _set)
 #define PLAIN     (BIT(OP_LOAD) | BIT(OP_STORE) | BIT(OP_DISCARD))
 #define WITH_FORK (PLAIN | BIT(OP_FORK))
 #define WITH_DMA  (PLAIN | BIT(OP_PIN) | BIT(OP_DEVICE))
 
-#define PARENT_THREAD(...)                                                                                   \
+#define THREAD(_process, ...)                                                                                \
         {                                                                                                    \
-                PARENT,                                                                                      \
+                _process,                                                                                    \
                 {                                                                                            \
                         __VA_ARGS__                                                                          \
                 }                                                                                            \
         }
-#define CHILD_THREAD(...)                                                                                    \
+#define PARENT_THREAD(...) THREAD(PARENT, __VA_ARGS__)
+#define CHILD_THREAD(...)  THREAD(CHILD, __VA_ARGS__)
+
+/* What the pages of the run contain at first, anonymous or merged. */
+#define PAGES(...)                                                                                           \
+        .n_pages = sizeof((enum value[]){__VA_ARGS__}) / sizeof(enum value), .content = {__VA_ARGS__}
+#define MERGED_PAGES(...) PAGES(__VA_ARGS__), .starts_merged = true
+
+/* The scenario before it, with asynchronous protection; GUARD_NONE if it is a test of no guard. */
+#define LAZY(_name, ...)                                                                                     \
         {                                                                                                    \
-                CHILD,                                                                                       \
-                {                                                                                            \
+                .name = _name, .about = "the same with asynchronous protection", .merged = CONTEXT_LAZY,     \
+                .missing = {                                                                                 \
                         __VA_ARGS__                                                                          \
                 }                                                                                            \
         }
@@ -97,29 +83,16 @@ static const struct scenario all[] = {
         {
                 .name = "write",
                 .about = "a page is merged while it is written",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0), LOAD(0))},
                 .missing = {GUARD_FREEZE, GUARD_WAKE},
         },
-        {
-                .name = "write/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 1,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A},
-                .runs = {RUN_MERGE},
-                .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0), LOAD(0))},
-                .missing = {GUARD_FREEZE, GUARD_WAKE},
-        },
+        LAZY("write/lazy", GUARD_FREEZE, GUARD_WAKE),
         {
                 .name = "two-pages",
                 .about = "one page is equal, the other one not",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_C},
+                PAGES(VALUE_A, VALUE_C),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(STORE(0), LOAD(1)), PARENT_THREAD(LOAD(1), STORE(1), LOAD(1))},
                 .missing = {GUARD_COMPARE, GUARD_WAKE},
@@ -127,9 +100,7 @@ static const struct scenario all[] = {
         {
                 .name = "zeros",
                 .about = "pages of zeros are dropped",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_ZERO, VALUE_C},
+                PAGES(VALUE_ZERO, VALUE_C),
                 .runs = {RUN_ZEROS},
                 .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(DISCARD(1), LOAD(1))},
                 .missing = {GUARD_COMPARE},
@@ -137,29 +108,16 @@ static const struct scenario all[] = {
         {
                 .name = "discard",
                 .about = "a page is merged while it is discarded",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(DISCARD(0), LOAD(0)), PARENT_THREAD(LOAD(0), STORE(0))},
                 .missing = {GUARD_REMOVE_EVENTS, GUARD_ATOMIC_SWAP, GUARD_POPULATE, GUARD_READ_ON},
         },
-        {
-                .name = "discard/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 1,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A},
-                .runs = {RUN_MERGE},
-                .scripts = {PARENT_THREAD(DISCARD(0), LOAD(0)), PARENT_THREAD(LOAD(0), STORE(0))},
-                .missing = {GUARD_ATOMIC_SWAP, GUARD_POPULATE, GUARD_READ_ON},
-        },
+        LAZY("discard/lazy", GUARD_ATOMIC_SWAP, GUARD_POPULATE, GUARD_READ_ON),
         {
                 .name = "discard/unequal",
                 .about = "two pages, of which the unequal one is discarded",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_C},
+                PAGES(VALUE_A, VALUE_C),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(DISCARD(1), LOAD(1)), PARENT_THREAD(DISCARD(0), LOAD(0))},
                 .missing = {GUARD_REMOVE_EVENTS},
@@ -167,9 +125,7 @@ static const struct scenario all[] = {
         {
                 .name = "discard/again",
                 .about = "a page that was discarded is looked at again at once",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_C},
+                PAGES(VALUE_C),
                 .runs = {RUN_MERGE, RUN_MERGE},
                 .scripts = {PARENT_THREAD(DISCARD(0), LOAD(0))},
                 .missing = {GUARD_QUARANTINE},
@@ -177,9 +133,7 @@ static const struct scenario all[] = {
         {
                 .name = "hole",
                 .about = "a thread maps memory into a hole of the run",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A, VALUE_ZERO),
                 .holes = BIT(1),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(MAP(1), STORE(1), STORE(1), LOAD(1)), PARENT_THREAD(STORE(0))},
@@ -188,9 +142,7 @@ static const struct scenario all[] = {
         {
                 .name = "dma",
                 .about = "a device writes into a page that is merged",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(PIN(0), DEVICE(0), LOAD(0))},
                 .missing = {GUARD_PIN_CHECK},
@@ -198,9 +150,7 @@ static const struct scenario all[] = {
         {
                 .name = "dma/discard",
                 .about = "the same, and the page is discarded",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(PIN(0), DEVICE(0), LOAD(0)), PARENT_THREAD(DISCARD(0), LOAD(0))},
                 .missing = {GUARD_PIN_CHECK},
@@ -208,31 +158,17 @@ static const struct scenario all[] = {
         {
                 .name = "fork",
                 .about = "a child is forked while a page is merged",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(FORK, STORE(0), LOAD(0)),
                             CHILD_THREAD(LOAD(0), DISCARD(0), LOAD(0))},
                 .missing = {GUARD_FORK_COMPLETION, GUARD_FORK_CONTEXT, GUARD_READ_ON, GUARD_WATCHER_READS_ON},
         },
-        {
-                .name = "fork/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 1,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A},
-                .runs = {RUN_MERGE},
-                .scripts = {PARENT_THREAD(FORK, STORE(0), LOAD(0)),
-                            CHILD_THREAD(LOAD(0), DISCARD(0), LOAD(0))},
-                .missing = {GUARD_FORK_COMPLETION, GUARD_FORK_CONTEXT, GUARD_READ_ON},
-        },
+        LAZY("fork/lazy", GUARD_FORK_COMPLETION, GUARD_FORK_CONTEXT, GUARD_READ_ON),
         {
                 .name = "fork/two-pages",
                 .about = "one page is equal, the other one not, and the child discards",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_C},
+                PAGES(VALUE_A, VALUE_C),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(FORK, LOAD(0)),
                             CHILD_THREAD(DISCARD(0), LOAD(0), LOAD(1), STORE(1))},
@@ -241,9 +177,7 @@ static const struct scenario all[] = {
         {
                 .name = "fork/discard",
                 .about = "a child is forked while another thread discards",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_C},
+                PAGES(VALUE_A, VALUE_C),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(FORK), PARENT_THREAD(DISCARD(1), LOAD(1)),
                             CHILD_THREAD(LOAD(1), LOAD(0))},
@@ -252,9 +186,7 @@ static const struct scenario all[] = {
         {
                 .name = "fork/zeros",
                 .about = "a child is forked while pages of zeros are dropped",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_ZERO, VALUE_C},
+                PAGES(VALUE_ZERO, VALUE_C),
                 .runs = {RUN_ZEROS},
                 .scripts = {PARENT_THREAD(FORK, LOAD(1)),
                             CHILD_THREAD(LOAD(1), DISCARD(1), LOAD(1), LOAD(0))},
@@ -262,9 +194,7 @@ static const struct scenario all[] = {
         {
                 .name = "fork/dma",
                 .about = "a child is forked while a device writes",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(FORK), PARENT_THREAD(PIN(0), DEVICE(0), LOAD(0)),
                             CHILD_THREAD(LOAD(0), STORE(0))},
@@ -273,30 +203,15 @@ static const struct scenario all[] = {
         {
                 .name = "merged",
                 .about = "a merged page is written, read and discarded",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
-                .starts_merged = true,
+                MERGED_PAGES(VALUE_A),
                 .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0), STORE(0)),
                             PARENT_THREAD(DISCARD(0), LOAD(0))},
         },
-        {
-                .name = "merged/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 1,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A},
-                .starts_merged = true,
-                .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0), STORE(0)),
-                            PARENT_THREAD(DISCARD(0), LOAD(0))},
-        },
+        LAZY("merged/lazy", GUARD_NONE),
         {
                 .name = "merged/fork",
                 .about = "a process with merged pages forks",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_A},
-                .starts_merged = true,
+                MERGED_PAGES(VALUE_A, VALUE_A),
                 .scripts = {PARENT_THREAD(FORK, STORE(0), LOAD(0)), PARENT_THREAD(STORE(1), LOAD(1)),
                             CHILD_THREAD(LOAD(0), DISCARD(0), LOAD(0), STORE(1))},
                 .missing = {GUARD_FORK_CONTEXT, GUARD_WATCHER_READS_ON},
@@ -304,57 +219,27 @@ static const struct scenario all[] = {
         {
                 .name = "unmerge",
                 .about = "a run is given back while it is written",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                MERGED_PAGES(VALUE_A),
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0), STORE(0))},
                 .missing = {GUARD_UNMERGE_FREEZE, GUARD_SERVING_LOCK, GUARD_WAKE},
         },
-        {
-                .name = "unmerge/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 1,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A},
-                .runs = {RUN_UNMERGE},
-                .starts_merged = true,
-                .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0), STORE(0))},
-                .missing = {GUARD_UNMERGE_FREEZE, GUARD_WAKE},
-        },
+        LAZY("unmerge/lazy", GUARD_UNMERGE_FREEZE, GUARD_WAKE),
         {
                 .name = "unmerge/discarded",
                 .about = "a page of it was discarded long before, and is read",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_A},
+                MERGED_PAGES(VALUE_A, VALUE_A),
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .discarded = BIT(0),
                 .scripts = {PARENT_THREAD(LOAD(0), STORE(0)), PARENT_THREAD(LOAD(0), STORE(1))},
                 .missing = {GUARD_FILL_EMPTY},
         },
-        {
-                .name = "unmerge/discarded/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 2,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A, VALUE_A},
-                .runs = {RUN_UNMERGE},
-                .starts_merged = true,
-                .discarded = BIT(0),
-                .scripts = {PARENT_THREAD(LOAD(0), STORE(0)), PARENT_THREAD(LOAD(0), STORE(1))},
-                .missing = {GUARD_FILL_EMPTY},
-        },
+        LAZY("unmerge/discarded/lazy", GUARD_FILL_EMPTY),
         {
                 .name = "unmerge/discard",
                 .about = "a page is discarded meanwhile; nobody touches it before a context has it again",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_A},
+                MERGED_PAGES(VALUE_A, VALUE_A),
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .careful = true,
                 .scripts = {PARENT_THREAD(DISCARD(0), LOAD(0)), PARENT_THREAD(STORE(0), DISCARD(1), LOAD(1))},
                 .missing = {GUARD_REMOVE_EVENTS},
@@ -362,20 +247,15 @@ static const struct scenario all[] = {
         {
                 .name = "unmerge/discard-and-read",
                 .about = "the same, but it is touched at any moment",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                MERGED_PAGES(VALUE_A),
                 .known = "between hold and guard nobody watches",
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .scripts = {PARENT_THREAD(DISCARD(0), LOAD(0))},
         },
         {
                 .name = "unmerge/again",
                 .about = "a page that is discarded while it is merged is given back at once",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE, RUN_UNMERGE},
                 .careful = true,
                 .scripts = {PARENT_THREAD(DISCARD(0), LOAD(0))},
@@ -384,21 +264,15 @@ static const struct scenario all[] = {
         {
                 .name = "unmerge/dma",
                 .about = "a run is given back while a device writes",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                MERGED_PAGES(VALUE_A),
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .scripts = {PARENT_THREAD(PIN(0), DEVICE(0), LOAD(0)), PARENT_THREAD(LOAD(0), STORE(0))},
         },
         {
                 .name = "unmerge/fork",
                 .about = "a child is forked meanwhile, and there is other merged memory",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                MERGED_PAGES(VALUE_A),
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .elsewhere = true,
                 .scripts = {PARENT_THREAD(FORK, STORE(0), LOAD(0)), CHILD_THREAD(LOAD(0), STORE(0), LOAD(0))},
                 .missing = {GUARD_LET_GO},
@@ -406,20 +280,15 @@ static const struct scenario all[] = {
         {
                 .name = "unmerge/fork-and-discard",
                 .about = "the same, and the child discards",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                MERGED_PAGES(VALUE_A),
                 .known = "a child that is forked in between is not served",
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .scripts = {PARENT_THREAD(FORK), CHILD_THREAD(DISCARD(0), LOAD(0))},
         },
         {
                 .name = "daemon",
                 .about = "a page is merged, and written; the slot is given back",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .daemon = DAEMON_LIVES,
                 .scripts = {PARENT_THREAD(STORE(0), LOAD(0))},
@@ -427,9 +296,7 @@ static const struct scenario all[] = {
         {
                 .name = "daemon/dies",
                 .about = "the daemon is killed at any moment",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .daemon = DAEMON_DIES,
                 .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0))},
@@ -437,31 +304,17 @@ static const struct scenario all[] = {
         {
                 .name = "daemon/returns",
                 .about = "it is killed after it sent a batch, and a new one adopts the pool",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .daemon = DAEMON_RETURNS,
                 .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0))},
                 .missing = {GUARD_POOL_LOCK, GUARD_MAPCOUNT, GUARD_HOLE_CHECK},
         },
-        {
-                .name = "daemon/returns/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 1,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A},
-                .runs = {RUN_MERGE},
-                .daemon = DAEMON_RETURNS,
-                .scripts = {PARENT_THREAD(STORE(0), LOAD(0)), PARENT_THREAD(LOAD(0))},
-                .missing = {GUARD_POOL_LOCK, GUARD_MAPCOUNT, GUARD_HOLE_CHECK},
-        },
+        LAZY("daemon/returns/lazy", GUARD_POOL_LOCK, GUARD_MAPCOUNT, GUARD_HOLE_CHECK),
         {
                 .name = "daemon/returns-and-reuses",
                 .about = "the same; the program has zeroed the page, and the slot gets another content",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_ZERO},
+                PAGES(VALUE_ZERO),
                 .runs = {RUN_MERGE},
                 .daemon = DAEMON_RETURNS,
                 .reuse = true,
@@ -471,10 +324,7 @@ static const struct scenario all[] = {
         {
                 .name = "daemon/fork",
                 .about = "a child maps the slot when nobody else does any more",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
-                .starts_merged = true,
+                MERGED_PAGES(VALUE_A),
                 .daemon = DAEMON_LIVES,
                 .scripts = {PARENT_THREAD(FORK, STORE(0), LOAD(0)), CHILD_THREAD(LOAD(0), LOAD(0), EXIT)},
                 .missing = {GUARD_MAPCOUNT},
@@ -482,10 +332,7 @@ static const struct scenario all[] = {
         {
                 .name = "daemon/reuse",
                 .about = "a page is written and discarded, and its slot gets another content",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
-                .starts_merged = true,
+                MERGED_PAGES(VALUE_A),
                 .daemon = DAEMON_LIVES,
                 .reuse = true,
                 .scripts = {PARENT_THREAD(STORE(0), DISCARD(0), LOAD(0), LOAD(0))},
@@ -494,10 +341,7 @@ static const struct scenario all[] = {
         {
                 .name = "daemon/fork-and-reuse",
                 .about = "a child discards, and the slot gets another content",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
-                .starts_merged = true,
+                MERGED_PAGES(VALUE_A),
                 .daemon = DAEMON_LIVES,
                 .reuse = true,
                 .scripts = {PARENT_THREAD(FORK, STORE(0), LOAD(0)),
@@ -507,28 +351,16 @@ static const struct scenario all[] = {
         {
                 .name = "any/merge",
                 .about = "two threads do anything while a run is merged",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_C},
+                PAGES(VALUE_A, VALUE_C),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(ANY(PLAIN), ANY(PLAIN), ANY(PLAIN)),
                             PARENT_THREAD(ANY(PLAIN), ANY(PLAIN), ANY(PLAIN))},
         },
-        {
-                .name = "any/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 2,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A, VALUE_C},
-                .runs = {RUN_MERGE},
-                .scripts = {PARENT_THREAD(ANY(PLAIN), ANY(PLAIN), ANY(PLAIN)),
-                            PARENT_THREAD(ANY(PLAIN), ANY(PLAIN), ANY(PLAIN))},
-        },
+        LAZY("any/lazy", GUARD_NONE),
         {
                 .name = "any/zeros",
                 .about = "the same with zeros",
-                .n_pages = 2,
-                .content = {VALUE_ZERO, VALUE_C},
+                PAGES(VALUE_ZERO, VALUE_C),
                 .runs = {RUN_ZEROS},
                 .scripts = {PARENT_THREAD(ANY(WITH_FORK), ANY(WITH_FORK)), PARENT_THREAD(ANY(PLAIN)),
                             CHILD_THREAD(ANY(PLAIN), ANY(PLAIN))},
@@ -536,9 +368,7 @@ static const struct scenario all[] = {
         {
                 .name = "any/again",
                 .about = "the same with a run that is looked at twice",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_C},
+                PAGES(VALUE_C),
                 .runs = {RUN_MERGE, RUN_MERGE},
                 .scripts = {PARENT_THREAD(ANY(WITH_FORK), ANY(WITH_FORK)),
                             PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)), CHILD_THREAD(ANY(PLAIN), ANY(PLAIN))},
@@ -546,9 +376,7 @@ static const struct scenario all[] = {
         {
                 .name = "any/fork",
                 .about = "the same with fork",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_C},
+                PAGES(VALUE_A, VALUE_C),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(ANY(WITH_FORK), ANY(WITH_FORK)), PARENT_THREAD(ANY(PLAIN)),
                             CHILD_THREAD(ANY(PLAIN), ANY(PLAIN))},
@@ -556,9 +384,7 @@ static const struct scenario all[] = {
         {
                 .name = "any/dma",
                 .about = "the same with devices",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE, RUN_MERGE},
                 .scripts = {PARENT_THREAD(ANY(WITH_DMA), ANY(WITH_DMA), ANY(WITH_DMA)),
                             PARENT_THREAD(ANY(WITH_DMA), ANY(WITH_DMA), ANY(WITH_DMA))},
@@ -566,9 +392,7 @@ static const struct scenario all[] = {
         {
                 .name = "any/fork-and-dma",
                 .about = "the same with both",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(ANY(WITH_FORK | WITH_DMA), ANY(WITH_FORK | WITH_DMA)),
                             PARENT_THREAD(ANY(WITH_DMA), ANY(WITH_DMA)),
@@ -577,9 +401,7 @@ static const struct scenario all[] = {
         {
                 .name = "any/three",
                 .about = "the same with three threads",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE},
                 .scripts = {PARENT_THREAD(ANY(WITH_FORK)), PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)),
                             PARENT_THREAD(ANY(PLAIN)), CHILD_THREAD(ANY(PLAIN), ANY(PLAIN))},
@@ -587,35 +409,18 @@ static const struct scenario all[] = {
         {
                 .name = "any/unmerge",
                 .about = "anything while a run is given back, but see unmerge/discard and unmerge/fork",
-                .n_pages = 2,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A, VALUE_A},
+                MERGED_PAGES(VALUE_A, VALUE_A),
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .careful = true,
                 .scripts = {PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)),
                             PARENT_THREAD(ANY(WITH_DMA), ANY(WITH_DMA))},
         },
-        {
-                .name = "any/unmerge/lazy",
-                .about = "the same with asynchronous protection",
-                .n_pages = 2,
-                .merged = CONTEXT_LAZY,
-                .content = {VALUE_A, VALUE_A},
-                .runs = {RUN_UNMERGE},
-                .starts_merged = true,
-                .careful = true,
-                .scripts = {PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)),
-                            PARENT_THREAD(ANY(WITH_DMA), ANY(WITH_DMA))},
-        },
+        LAZY("any/unmerge/lazy", GUARD_NONE),
         {
                 .name = "any/unmerge/fork",
                 .about = "the same with fork",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                MERGED_PAGES(VALUE_A),
                 .runs = {RUN_UNMERGE},
-                .starts_merged = true,
                 .elsewhere = true,
                 .careful = true,
                 .scripts = {PARENT_THREAD(ANY(WITH_FORK | WITH_DMA), ANY(WITH_FORK | WITH_DMA)),
@@ -625,9 +430,7 @@ static const struct scenario all[] = {
         {
                 .name = "any/merge-and-unmerge",
                 .about = "anything while a run is merged and then given back",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE, RUN_UNMERGE},
                 .careful = true,
                 .scripts = {PARENT_THREAD(ANY(PLAIN), ANY(PLAIN), ANY(PLAIN)),
@@ -636,9 +439,7 @@ static const struct scenario all[] = {
         {
                 .name = "any/daemon",
                 .about = "anything from the merge to the reuse of the slot",
-                .n_pages = 1,
-                .merged = CONTEXT_HOLD,
-                .content = {VALUE_A},
+                PAGES(VALUE_A),
                 .runs = {RUN_MERGE, RUN_UNMERGE},
                 .careful = true,
                 .daemon = DAEMON_RETURNS,
@@ -648,9 +449,17 @@ static const struct scenario all[] = {
         },
 };
 
-const struct scenario *scenario_next(const struct scenario *previous)
+/* An entry that says nothing about it merges pages with hold. */
+bool scenario_get(unsigned i, struct scenario *ret_scenario)
 {
-        const struct scenario *next = previous ? previous + 1 : all;
+        const struct scenario *entry = &all[i];
 
-        return next < all + sizeof(all) / sizeof(all[0]) ? next : NULL;
+        if (i >= sizeof(all) / sizeof(all[0]))
+                return false;
+        *ret_scenario = entry->merged == CONTEXT_LAZY ? entry[-1] : entry[0];
+        ret_scenario->name = entry->name;
+        ret_scenario->about = entry->about;
+        ret_scenario->merged = entry->merged == CONTEXT_LAZY ? CONTEXT_LAZY : CONTEXT_HOLD;
+        memcpy(ret_scenario->missing, entry->missing, sizeof(entry->missing));
+        return true;
 }

@@ -12,5 +12,5 @@ struct guard_text {
 
 extern const struct guard_text guard_texts[N_GUARDS];
 
-/* The first one for NULL; NULL behind the last. */
-const struct scenario *scenario_next(const struct scenario *previous);
+/* False behind the last. */
+bool scenario_get(unsigned i, struct scenario *ret_scenario);

@@ -109,16 +109,15 @@ static enum outcome unhold(struct move *move)
         for (unsigned page = 0; page < move->scenario->n_pages; page++)
                 if (move->state->places[PARENT][page].context != move->scenario->merged)
                         return give_up(move);
-        for (unsigned page = 0; page < move->scenario->n_pages; page++)
-                uffd_unregister(move, PARENT, page);
+        agent_unregister(move, ALL_PAGES(move->scenario));
         say(move, "unregisters the run from hold");
         return agent_next(move);
 }
 
 static enum outcome guard_merged(struct move *move)
 {
-        for (unsigned page = 0; has(move, GUARD_UNMERGE_FREEZE) && page < move->scenario->n_pages; page++)
-                uffd_register(move->state, PARENT, page, CONTEXT_GUARD);
+        if (has(move, GUARD_UNMERGE_FREEZE))
+                agent_register(move, ALL_PAGES(move->scenario), CONTEXT_GUARD);
         say(move, "registers the run with guard");
         return agent_next(move);
 }
@@ -212,31 +211,22 @@ static enum outcome serve_again(struct move *move)
 
 /* ------------------------------------------------------------------ settle */
 
-static void register_pages(struct move *move, unsigned pages, enum context context)
-{
-        for (unsigned page = 0; page < move->scenario->n_pages; page++)
-                if (pages & BIT(page))
-                        uffd_register(move->state, PARENT, page, context);
-}
-
 /* What is copies has nothing to be protected. */
 static enum outcome settle(struct move *move)
 {
         unsigned pages = agent_range(move, move->state->agent.done), n = (unsigned)__builtin_popcount(pages);
 
         if (move->state->agent.done & pages) {
-                register_pages(move, pages, CONTEXT_TRACK);
+                agent_register(move, pages, CONTEXT_TRACK);
                 say(move, "registers the pages %#x with track", pages);
                 return agent_pages_done(move, n);
         }
         if (move->state->places[PARENT][move->state->agent.page].context == CONTEXT_GUARD) {
-                for (unsigned page = 0; page < move->scenario->n_pages; page++)
-                        if (pages & BIT(page))
-                                uffd_unregister(move, PARENT, page);
+                agent_unregister(move, pages);
                 say(move, "unregisters the pages %#x from guard", pages);
                 return STEPPED;
         }
-        register_pages(move, pages, move->scenario->merged);
+        agent_register(move, pages, move->scenario->merged);
         say(move, "registers the pages %#x with hold", pages);
         return agent_pages_done(move, n);
 }
