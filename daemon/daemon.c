@@ -628,6 +628,9 @@ static void unlink_socket(const char *directory, const char *name)
 static void stop(struct daemon *daemon)
 {
         control_free(daemon->control);
+        /* It sends over the clients' connections, and must have read nothing of what they answer when these end. */
+        if (daemon->fault)
+                fault_service_stop(daemon->fault);
         session_server_free(daemon->sessions);
         fault_service_free(daemon->fault);
         merger_free(daemon->merger);

@@ -62,10 +62,6 @@
 #define SPIN_NS     (20 * NSEC_PER_USEC)
 #define SPIN_GAP_NS (80 * NSEC_PER_USEC)
 
-/* The lowest and highest addresses that UFFDIO_WAKE takes; vm.mmap_min_addr is at most this in practice. */
-#define LOWEST_ADDRESS  ((uint64_t)1 << 16)
-#define HIGHEST_ADDRESS (((uint64_t)1 << 47) - PAGE_BYTES)
-
 /* ------------------------------------------------------------------ telling */
 
 static struct wire_faults *faults_of(struct wp_client *client)
@@ -253,26 +249,20 @@ static void keep_spare(struct wp_client *client)
                 client->served.spare = (int)error_from(fcntl(client->watcher_fd, F_DUPFD_CLOEXEC, 0));
 }
 
-/*
- * A fault that cannot be answered because an event must be read first stays where it is: waking it makes it come
- * back behind the event.
- */
 static void serve_fault(struct wp_client *client, int hold_fd, const struct uffd_msg *message,
                         uint64_t began_ns)
 {
         uint64_t address = message->arg.pagefault.address;
-        bool minor = !(message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP), own = is_own(client, hold_fd);
-        int r = minor ? hold_answer_minor(hold_fd, address) : hold_answer_write(hold_fd, address);
+        bool write = hold_is_write(message), own = is_own(client, hold_fd);
+        int r = hold_answer(hold_fd, message);
 
-        if (r < 0) {
-                (void)!uffd_wake(hold_fd, page_down(address), PAGE_BYTES);
+        if (r < 0)
                 return;
-        }
-        if (!minor)
+        if (write)
                 tell_daemon(client, address, own ? WIRE_FAULT_WRITE : WIRE_FAULT_CHILD, began_ns);
         else if (own && r > 0)
                 tell_daemon(client, address, WIRE_FAULT_DISCARD, began_ns);
-        if (!minor && own)
+        if (write && own)
                 tell_write(client, message);
 }
 
@@ -366,7 +356,7 @@ static void wake_children(struct wp_client *client)
 {
         pthread_mutex_lock(&client->serving);
         for (unsigned i = 0; i < client->n_children; i++)
-                (void)!uffd_wake(client->children[i].fd, LOWEST_ADDRESS, HIGHEST_ADDRESS - LOWEST_ADDRESS);
+                (void)!uffd_wake_all(client->children[i].fd);
         pthread_mutex_unlock(&client->serving);
 }
 

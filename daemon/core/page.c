@@ -9,8 +9,8 @@
 /*
  * Rows are what a page is, bits what it may become.
  *
- * A page leaves PLANNED only by the agent's result, by a write that was served before the result came, or
- * because its run was withdrawn unsent: the program's wishes wait for that. A merged page that is given back
+ * A page leaves PLANNED only by the agent's result, or because its run was withdrawn unsent: the program's wishes
+ * wait for that. A merged page that is given back
  * is VOLATILE, as ordinary memory; one that was copied first stays inside a mapping of the pool, and nothing
  * that could be pinned can be moved from there: so COPIED leads nowhere but to EXCLUDED; who includes it
  * again has to know that it was copied. An EMPTY page is MERGED, FOREIGN or COPIED at once when a region turns

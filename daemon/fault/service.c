@@ -13,7 +13,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "core/event.h"
 #include "kernel/hold.h"
 #include "kernel/ring.h"
 #include "kernel/uffd.h"
@@ -30,10 +29,6 @@
 /* How long a client that lives has for the faults of its children before we step in; and one that let that pass. */
 #define PATIENCE_NS NSEC_PER_SEC
 #define AWAY_NS     (10 * NSEC_PER_MSEC)
-
-/* The lowest and highest addresses that UFFDIO_WAKE takes. */
-#define LOWEST_ADDRESS  ((uint64_t)1 << 16)
-#define HIGHEST_ADDRESS (((uint64_t)1 << 47) - PAGE_BYTES)
 
 struct fault_context {
         int fd;
@@ -91,15 +86,9 @@ struct fault_service {
         struct stock stock_control; /* for children that clients announce: touched by control only */
         struct stock stock_fault;   /* for grandchildren that are met here: touched by fault only */
         struct fault_context *waiting;
+        uint64_t next_due_ns; /* of those that wait */
         _Atomic uint64_t writes;
-        _Atomic uint64_t discards;
-        _Atomic uint64_t forks;
 };
-
-static void count(_Atomic uint64_t *counter)
-{
-        atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-}
 
 static struct fault_context *stock_take(struct stock *stock)
 {
@@ -181,16 +170,10 @@ static void submit_command_read(struct fault_service *service)
 /* ------------------------------------------------------------------ serving */
 
 static void handle_fault(struct fault_service *service, const struct fault_context *context,
-                         const struct event *event)
+                         const struct uffd_msg *fault)
 {
-        bool write = event->kind == EVENT_WRITE;
-        int r = write ? hold_answer_write(context->fd, event->address)
-                      : hold_answer_minor(context->fd, event->address);
-
-        if (r < 0)
-                (void)!uffd_wake(context->fd, page_down(event->address), PAGE_BYTES);
-        else if (write || r > 0)
-                count(write ? &service->writes : &service->discards);
+        if (hold_answer(context->fd, fault) >= 0 && hold_is_write(fault))
+                atomic_fetch_add_explicit(&service->writes, 1, memory_order_relaxed);
 }
 
 static void tell_client(const struct fault_context *parent, int fd)
@@ -208,7 +191,6 @@ static void handle_fork(struct fault_service *service, struct fault_context *par
         struct fault_context *child = stock_take(&service->stock_fault);
 
         tell_client(parent, fd);
-        count(&service->forks);
         if (!child) {
                 fd_close(fd);
                 return;
@@ -225,12 +207,12 @@ static void handle_fork(struct fault_service *service, struct fault_context *par
 static void serve(struct fault_service *service, struct fault_context *context, int n_messages)
 {
         for (int i = 0; i < n_messages; i++) {
-                struct event event = event_decode(&context->messages[i]);
+                const struct uffd_msg *message = &context->messages[i];
 
-                if (event.kind == EVENT_WRITE || event.kind == EVENT_MINOR)
-                        handle_fault(service, context, &event);
-                else if (event.kind == EVENT_FORK)
-                        handle_fork(service, context, event.child_fd);
+                if (message->event == UFFD_EVENT_PAGEFAULT)
+                        handle_fault(service, context, message);
+                else if (message->event == UFFD_EVENT_FORK)
+                        handle_fork(service, context, (int)message->arg.fork.ufd);
         }
 }
 
@@ -247,16 +229,18 @@ static void wait_a_moment(struct fault_service *service, struct fault_context *c
         service->waiting = context;
 }
 
-/* Reads the contexts whose time has come. */
+/* Reads the contexts whose time has come, and says when that of the next will have. */
 static void serve_due(struct fault_service *service)
 {
         struct fault_context **link = &service->waiting;
         uint64_t now_ns = clock_now();
 
+        service->next_due_ns = UINT64_MAX;
         while (*link) {
                 struct fault_context *context = *link;
 
                 if (!context->ending && now_ns < context->due_ns) {
+                        service->next_due_ns = MIN(service->next_due_ns, context->due_ns);
                         link = &context->next_waiting;
                         continue;
                 }
@@ -276,7 +260,7 @@ static void become_orphan(struct fault_context *context)
 {
         context->orphan = true;
         context->due_ns = 0;
-        (void)!uffd_wake(context->fd, LOWEST_ADDRESS, HIGHEST_ADDRESS - LOWEST_ADDRESS);
+        (void)!uffd_wake_all(context->fd);
 }
 
 static void handle_command(struct fault_service *service, const struct command *command)
@@ -355,13 +339,19 @@ static void wake_control(struct fault_service *service)
 
 static void wait_for_work(struct fault_service *service)
 {
-        struct __kernel_timespec timeout = {.tv_nsec = AWAY_NS / 4};
+        struct __kernel_timespec timeout;
+        uint64_t now_ns, wait_ns;
         struct io_uring_cqe *cqe;
 
-        if (service->waiting)
-                io_uring_submit_and_wait_timeout(&service->ring, &cqe, 1, &timeout, NULL);
-        else
+        if (!service->waiting) {
                 io_uring_submit_and_wait(&service->ring, 1);
+                return;
+        }
+        now_ns = clock_now();
+        wait_ns = service->next_due_ns > now_ns ? service->next_due_ns - now_ns : 0;
+        timeout.tv_sec = (int64_t)(wait_ns / NSEC_PER_SEC);
+        timeout.tv_nsec = (int64_t)(wait_ns % NSEC_PER_SEC);
+        io_uring_submit_and_wait_timeout(&service->ring, &cqe, 1, &timeout, NULL);
 }
 
 static void *fault_main(void *argument)
@@ -452,16 +442,22 @@ static void command(struct fault_service *service, enum command_kind kind, struc
                 ;
 }
 
-struct fault_service *fault_service_free(struct fault_service *service)
+void fault_service_stop(struct fault_service *service)
 {
-        if (!service)
-                return NULL;
         if (service->started) {
                 command(service, COMMAND_STOP, NULL);
                 pthread_join(service->thread, NULL);
         }
         if (service->ring_made)
                 io_uring_queue_exit(&service->ring);
+        service->started = service->ring_made = false;
+}
+
+struct fault_service *fault_service_free(struct fault_service *service)
+{
+        if (!service)
+                return NULL;
+        fault_service_stop(service);
         for (struct fault_context *context = service->contexts; context < service->stock_control.fresh;
              context++)
                 context_deinit(context);
@@ -542,8 +538,6 @@ void fault_stat(struct fault_service *service, struct fault_stat *ret_stat)
 
         *ret_stat = (struct fault_stat){
                 .writes = atomic_load(&service->writes),
-                .discards = atomic_load(&service->discards),
-                .forks = atomic_load(&service->forks),
                 .cpu_ns = pthread_getcpuclockid(service->thread, &clock) ? 0 : clock_ns(clock),
         };
 }

@@ -50,8 +50,6 @@ struct fault_report {
 
 struct fault_stat {
         uint64_t writes;
-        uint64_t discards;
-        uint64_t forks;
         uint64_t cpu_ns;
 };
 
@@ -63,6 +61,9 @@ int fault_service_new(unsigned n_contexts, struct fault_service **ret_service, i
 
 /* Starts the thread, after the process was confined. */
 int fault_service_start(struct fault_service *service) wp_check;
+
+/* Ends the thread, and what the kernel still does for it: from then on only fault_service_free() is of use. */
+void fault_service_stop(struct fault_service *service);
 struct fault_service *fault_service_free(struct fault_service *service);
 
 /*

@@ -28,3 +28,14 @@ int hold_answer_minor(int hold_fd, uint64_t address)
                 return uffd_wake(hold_fd, page_down(address), PAGE_BYTES);
         return r < 0 ? r : 1;
 }
+
+int hold_answer(int hold_fd, const struct uffd_msg *fault)
+{
+        uint64_t address = fault->arg.pagefault.address;
+        int r = hold_is_write(fault) ? hold_answer_write(hold_fd, address)
+                                     : hold_answer_minor(hold_fd, address);
+
+        if (r < 0)
+                (void)!uffd_wake(hold_fd, page_down(address), PAGE_BYTES);
+        return r;
+}

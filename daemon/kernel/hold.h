@@ -17,8 +17,10 @@
  * Whoever serves hold must never touch merged memory, not even to read it: he would wait for himself.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "kernel/uapi.h"
 #include "util/error.h"
 
 /* The features of each of a client's contexts; see libwp/run.c for what each is for. */
@@ -53,3 +55,18 @@
  */
 int hold_answer_write(int hold_fd, uint64_t address) wp_check;
 int hold_answer_minor(int hold_fd, uint64_t address) wp_check;
+
+/*
+ * Whether a fault is a write to a protected page. The WP flag may come with WRITE, and MINOR with WRITE; a fault without
+ * either is a missing page: it was discarded after the page of the pool had been given back.
+ */
+static inline bool hold_is_write(const struct uffd_msg *fault)
+{
+        return fault->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
+}
+
+/*
+ * Answers a UFFD_EVENT_PAGEFAULT message, whichever it is. One that cannot be answered is woken, so that it comes back:
+ * behind the event that has to be read first.
+ */
+int hold_answer(int hold_fd, const struct uffd_msg *fault) wp_check;

@@ -11,6 +11,10 @@
 
 #include "util/bits.h"
 
+/* The lowest and highest addresses that UFFDIO_WAKE takes; vm.mmap_min_addr is at most this in practice. */
+#define LOWEST_ADDRESS  ((uint64_t)1 << 16)
+#define HIGHEST_ADDRESS (((uint64_t)1 << 47) - PAGE_BYTES)
+
 int uffd_open_device(void)
 {
         return (int)error_from(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
@@ -78,6 +82,11 @@ int uffd_wake(int fd, uint64_t start, uint64_t length)
         struct uffdio_range range = {.start = start, .len = length};
 
         return (int)error_from(ioctl(fd, UFFDIO_WAKE, &range));
+}
+
+int uffd_wake_all(int fd)
+{
+        return uffd_wake(fd, LOWEST_ADDRESS, HIGHEST_ADDRESS - LOWEST_ADDRESS);
 }
 
 int uffd_copy(int fd, uint64_t destination, const void *source, uint64_t length, uint64_t mode)

@@ -41,6 +41,9 @@ int uffd_write_protect(int fd, uint64_t start, uint64_t length, bool protect) wp
 
 int uffd_wake(int fd, uint64_t start, uint64_t length) wp_check;
 
+/* Whoever waits for an answer of this context, wherever, looks again. */
+int uffd_wake_all(int fd) wp_check;
+
 /*
  * Copies `length` bytes from the caller's memory into missing pages. -EEXIST: there is a page already;
  * -ENOENT: the range is not registered with this context.
