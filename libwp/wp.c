@@ -491,12 +491,15 @@ static void say_goodbye(struct wp_client *client)
 {
         struct wire_bye bye;
 
+        /* A child's context behind it would not be read. */
+        pthread_mutex_lock(&client->serving);
+        atomic_store(&client->up, false);
+        pthread_mutex_unlock(&client->serving);
         wire_init(&bye, WIRE_BYE, sizeof(bye), 0);
         if (client->link.state == LINK_UP && wire_send(client->socket_fd, &bye, NULL, 0, false) >= 0)
                 shutdown(client->socket_fd, SHUT_WR);
         else
                 shutdown(client->socket_fd, SHUT_RDWR);
-        atomic_store(&client->up, false);
 }
 
 /* A forked child has the memory of the client, and nothing else of it. */

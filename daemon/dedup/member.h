@@ -38,8 +38,9 @@ struct member_ops {
          * elsewhere.
          */
         int (*send_batch)(void *session, const struct wire_batch *batch);
-        /* Pages of lazy regions were found written. */
+        /* Pages of lazy regions were found written; not unless it hears: nothing waits to be read by it. */
         int (*send_written)(void *session, const struct wire_written *written);
+        bool (*hears)(void *session);
         /* The member is no more: `charge` of member_new(), and the bytes that it still had registered. */
         void (*gone)(void *charge, uint64_t bytes);
 };
@@ -87,7 +88,7 @@ struct member *member_free(struct member *member);
 /* Sends the next batch if none is in flight and the client can be reached. */
 void member_dispatch(struct member *member, const struct member_ops *ops);
 
-/* Whether the region has runs in the batch in flight, or in the queue. */
+/* Whether the region has runs in the batch in flight. */
 bool member_region_in_flight(const struct member *member, const struct region *region);
 
 /* Whether the address space is gone (tests/kernel/dead_process.c). */

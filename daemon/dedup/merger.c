@@ -23,11 +23,6 @@
 /* A round in which fewer than one page in this many was new counts as quiet. */
 #define QUIET_SHARE 1000
 
-static struct member *member_of(const struct region *region)
-{
-        return list_entry(region->space, struct member, space);
-}
-
 int merger_new(const struct member_ops *ops, const struct merger_settings *settings, struct anchors *anchors,
                int own_pagemap_fd, struct merger **ret_merger, int *ret_worker_fd)
 {
@@ -178,14 +173,8 @@ struct merger *merger_free(struct merger *merger)
         free_runs(&merger->round.storing);
         list_for_each_safe(link, next, &merger->members)
                 member_forget(merger, list_entry(link, struct member, link));
-        list_for_each_safe(link, next, &merger->inspections) {
-                struct inspection *inspection = list_entry(link, struct inspection, link);
-
-                fd_close(inspection->smaps_fd);
-                free(inspection->vmas);
-                free(inspection->shared);
-                free(inspection);
-        }
+        list_for_each_safe(link, next, &merger->inspections)
+                inspection_free(list_entry(link, struct inspection, link));
         list_for_each_safe(link, next, &merger->requests)
                 free(list_entry(link, struct scan_request, link));
         list_for_each_safe(link, next, &merger->domains)
@@ -447,25 +436,26 @@ static bool prepare_round(struct merger *merger)
 
 /*
  * What the slots of an adopted pool contain is found out by reading them, so that the same content is not stored
- * again. They serve whoever maps them in any case.
+ * again: as soon as possible, whatever share of a CPU that takes. They serve whoever maps them in any case.
  */
 static bool prepare_adoption(struct merger *merger)
 {
         struct round *round = &merger->round;
 
         merger->adopting = NULL;
-        round->n_reads = 0;
         list_for_each(link, &merger->domains) {
                 struct domain *domain = list_entry(link, struct domain, link);
 
-                while (domain->adopted.n > 0 && round->n_reads < WORK_READ_PAGES) {
-                        uint32_t slot = domain->adopted.slots[--domain->adopted.n];
-
-                        round->read_pages[round->n_reads] = slot;
-                        round->reads[round->n_reads++].address = (uint64_t)slot << PAGE_SHIFT;
-                }
+                round->n_reads = MIN(domain->adopted.n, (uint32_t)WORK_READ_PAGES);
                 if (!round->n_reads)
                         continue;
+                domain->adopted.n -= (uint32_t)round->n_reads;
+                for (size_t i = 0; i < round->n_reads; i++) {
+                        uint32_t slot = domain->adopted.slots[domain->adopted.n + i];
+
+                        round->read_pages[i] = slot;
+                        round->reads[i].address = (uint64_t)slot << PAGE_SHIFT;
+                }
                 merger->adopting = domain;
                 merger->work.mem_fd = domain->pool_fd;
                 merger->work.secret = domain->secret;
@@ -537,44 +527,38 @@ static void tell_written(struct merger *merger, struct member *member, struct wi
         written->n_ranges = 0;
 }
 
-/* Adds a page to what is to be told; neighbours become one range. */
-static void add_written(struct merger *merger, struct member *member, struct wire_written *written,
-                        uint64_t address)
-{
-        struct wire_written_range *last = written->n_ranges ? &written->ranges[written->n_ranges - 1] : NULL;
-
-        if (last && last->address + last->length == address) {
-                last->length += PAGE_BYTES;
-                return;
-        }
-        if (written->n_ranges == WIRE_RANGES_MAX)
-                tell_written(merger, member, written);
-        written->ranges[written->n_ranges++] =
-                (struct wire_written_range){.address = address, .length = PAGE_BYTES};
-}
-
-/* Writes of which nobody told us, as those to lazy memory, are counted when they are found. */
+/*
+ * Pages that shared and do no longer. Writes of which nobody told us, as those to lazy memory, are counted when they are
+ * found; a client that does not hear of them now does so after another survey.
+ */
 static void take_copied(struct merger *merger, struct region *region, struct range_list *copied)
 {
         union {
                 struct wire_written written;
                 char bytes[sizeof(struct wire_written) + WIRE_RANGES_MAX * sizeof(struct wire_written_range)];
         } message = {.written = {.n_ranges = 0}};
+        struct wire_written *written = &message.written;
         struct member *member = member_of(region);
+        bool lazy = region->flags & WP_LAZY;
 
-        for (size_t i = 0; i < copied->n; i++)
-                for (uint32_t k = 0; k < copied->ranges[i].n_pages; k++) {
-                        uint32_t page = copied->ranges[i].page + k;
+        if (lazy && member->session && !merger->ops->hears(member->session))
+                range_list_clear(copied);
+        for (size_t i = 0; i < copied->n; i++) {
+                const struct page_range *range = &copied->ranges[i];
 
-                        if (!region_shares(region, page))
-                                continue;
-                        task_copied(region, page);
-                        member->stat.write_faults++;
-                        if (region->flags & WP_LAZY)
-                                add_written(merger, member, &message.written, region_address(region, page));
-                }
+                for (uint32_t k = 0; k < range->n_pages; k++)
+                        task_copied(region, range->page + k);
+                member->stat.write_faults += range->n_pages;
+                if (!lazy)
+                        continue;
+                if (written->n_ranges == WIRE_RANGES_MAX)
+                        tell_written(merger, member, written);
+                written->ranges[written->n_ranges++] =
+                        (struct wire_written_range){.address = region_address(region, range->page),
+                                                    .length = (uint64_t)range->n_pages << PAGE_SHIFT};
+        }
         range_list_clear(copied);
-        tell_written(merger, member, &message.written);
+        tell_written(merger, member, written);
 }
 
 static void surveyed(struct merger *merger)

@@ -24,8 +24,10 @@
 #include "util/log.h"
 #include "wp.h"
 
-/* Messages that wait for a peer to read. A batch is answered before the next is sent, so only a peer that
- * asks without reading gets here. */
+/*
+ * Messages that wait for a peer to read. A batch is answered before the next is sent, and what was found written is told to
+ * those that have read all before; so only a peer that asks without reading gets here.
+ */
 #define MAX_OUTPUT_BYTES (512 << 10)
 
 /* Forked children of one client that are served here, too; as many as it can serve itself, and more. */
@@ -91,6 +93,7 @@ struct session {
 
 /* A client and the children that it forked. Lives for as long as any of them is served. */
 struct family {
+        struct list link;
         unsigned n_refs; /* the session, and each holder */
         int mem_fd;      /* of /proc/PID/mem: tells whether the client's address space still exists */
         int socket_fd;   /* the client's connection, for the fault service */
@@ -114,6 +117,7 @@ struct session_server {
         struct ev_io listener;
         struct closer *closer;
         struct list sessions;
+        struct list families;
         struct list holders;
         struct hist latency;     /* of faults that clients served */
         uint64_t watcher_cpu_ns; /* of clients that are gone */
@@ -164,6 +168,7 @@ static struct family *family_unref(struct session_server *server, struct family 
                 return NULL;
         closer_close(server->closer, family->mem_fd);
         closer_close(server->closer, family->socket_fd);
+        list_remove(&family->link);
         free(family);
         return NULL;
 }
@@ -175,6 +180,8 @@ static struct family *family_new(struct session_server *server, int mem_fd, int 
         if (!family)
                 return NULL;
         family->n_refs = 1;
+        list_init(&family->link);
+        list_append(&server->families, &family->link);
         family->mem_fd = (int)error_from(fcntl(mem_fd, F_DUPFD_CLOEXEC, 0));
         family->socket_fd = (int)error_from(fcntl(socket_fd, F_DUPFD_CLOEXEC, 0));
         return family->mem_fd >= 0 && family->socket_fd >= 0 ? family : family_unref(server, family);
@@ -326,6 +333,11 @@ static int send_written(void *context, const struct wire_written *written)
         return session_send(context, written, NULL, 0);
 }
 
+static bool hears(void *context)
+{
+        return list_empty(&((struct session *)context)->outputs);
+}
+
 struct charge {
         struct account *account;
         struct account_user *user;
@@ -341,7 +353,7 @@ static void member_gone(void *context, uint64_t bytes)
 }
 
 const struct member_ops session_member_ops = {
-        .send_batch = send_batch, .send_written = send_written, .gone = member_gone};
+        .send_batch = send_batch, .send_written = send_written, .hears = hears, .gone = member_gone};
 
 static uint64_t kept_of(const struct region *region)
 {
@@ -540,10 +552,19 @@ static void holder_free(struct session_server *server, struct holder *holder)
         free(holder);
 }
 
+/* The service has the context; what its client had read and not answered, if that is gone, is to be read again. */
+static void holder_begin(struct session_server *server, struct holder *holder, struct fault_context *context)
+{
+        holder->context = context;
+        if (holder->family->orphaned)
+                fault_orphan(server->context.fault, context);
+}
+
 /* A context of a child: it is served here as well. One that is beyond the limit is left to the client. */
 static int handle_child(struct session *session, const struct wire_child *child, int *fd)
 {
         struct session_server *server = session->server;
+        struct fault_context *context;
         struct holder *holder;
         int r;
 
@@ -553,11 +574,12 @@ static int handle_child(struct session *session, const struct wire_child *child,
         if (!holder)
                 return 0;
         r = fault_add(server->context.fault, *fd, child->flags & WIRE_CHILD_SOLE, session->family->socket_fd,
-                      holder, &holder->context);
+                      holder, &context);
         if (r < 0) {
                 holder_free(server, holder);
                 return 0;
         }
+        holder_begin(server, holder, context);
         *fd = -EBADF;
         return 0;
 }
@@ -691,7 +713,7 @@ static int handle_register(struct session *session, const struct wire_register *
                             message->flags, smaps_fd, call_done, call);
         if (r < 0) {
                 fd_close(smaps_fd);
-                call_done(call, r, NULL, "out of memory");
+                call_done(call, r, NULL, r == -E2BIG ? "the range is too long" : "out of memory");
         }
         return 0;
 }
@@ -778,7 +800,10 @@ static bool asks(uint32_t type)
         return type != WIRE_RESULT && type != WIRE_FAULTS && type != WIRE_CHILD && type != WIRE_BYE;
 }
 
-/* 0, or a negative errno with which the session ends; -EPROTO: it broke a rule. */
+/*
+ * A negative errno: -ENOTCONN the client takes its leave, -EPROTO and -ENOBUFS it broke a rule. After others, which say that
+ * it could not be answered, its reader finds the end of the session.
+ */
 static int handle_request(struct session *session, const struct wire_header *header, int *fds)
 {
         if (session->n_calls >= MAX_CALLS && asks(header->type))
@@ -824,7 +849,7 @@ static void handle_message(struct session *session, const struct wire_header *he
                         session_drop(session, "it sent a message that does not belong there");
                 else if (r == -ENOBUFS)
                         session_drop(session, "it asks without reading the answers");
-                else if (r < 0)
+                else if (r == -ENOTCONN)
                         session_free(session);
                 server->context.changed(server->context.callback_context);
         }
@@ -963,6 +988,7 @@ int session_server_new(const struct session_context *context, int listen_fd,
         server->context = *context;
         server->listen_fd = listen_fd;
         list_init(&server->sessions);
+        list_init(&server->families);
         list_init(&server->holders);
         r = closer_new(&server->closer);
         if (r < 0) {
@@ -1003,8 +1029,8 @@ static void grandchild_came(struct session_server *server, const struct fault_re
                 fault_remove(server->context.fault, report->child);
                 return;
         }
-        child->context = report->child;
         fault_set_owner(report->child, child);
+        holder_begin(server, child, report->child);
 }
 
 static void context_removed(struct session_server *server, struct fault_context *context)
@@ -1042,22 +1068,21 @@ static void reap_sessions(struct session_server *server)
         list_for_each_safe(link, next, &server->sessions) {
                 struct session *session = list_entry(link, struct session, link);
 
-                if (session->member && member_dead(session->member)) {
-                        log_debug("client %d (%s) has ended", session->pid, session->name);
-                        session_free(session);
-                } else if (session->state != SESSION_READY && now_ns - session->accepted_ns > HANDSHAKE_NS) {
+                if (session->member && member_dead(session->member))
+                        shutdown(session->fd, SHUT_RDWR); /* what it said before is still read */
+                else if (session->state != SESSION_READY && now_ns - session->accepted_ns > HANDSHAKE_NS)
                         session_drop(session, "it did not finish the handshake in time");
-                }
         }
 }
 
 void session_reap(struct session_server *server)
 {
         reap_sessions(server);
+        list_for_each(link, &server->families)
+                look_after_children(server, list_entry(link, struct family, link));
         list_for_each(link, &server->holders) {
                 struct holder *holder = list_entry(link, struct holder, link);
 
-                look_after_children(server, holder->family);
                 if (!holder->ending && !uffd_alive(fault_fd(holder->context)))
                         holder_end(server, holder);
         }
