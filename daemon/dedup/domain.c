@@ -23,9 +23,10 @@ _Static_assert(REGION_MAX_PAGES <= INDEX_MAX_PAGES && POOL_MAX_EXTENTS <= INDEX_
 #define RECLAIM_SLOTS 8192
 #define RECLAIM_RUN   512
 
-/* How soon slots that are still mapped are looked at again, and how rarely at last. */
-#define RECHECK_NS     (1 * NSEC_PER_MSEC)
-#define RECHECK_MAX_NS (8 * NSEC_PER_SEC)
+/* How soon slots that are still mapped are looked at again - later if they are many -, and how rarely at last. */
+#define RECHECK_NS      (1 * NSEC_PER_MSEC)
+#define RECHECK_SLOT_NS (10 * NSEC_PER_USEC)
+#define RECHECK_MAX_NS  (8 * NSEC_PER_SEC)
 
 static bool resolve(void *context, struct page_ref ref, uint32_t *ret_key)
 {
@@ -430,22 +431,30 @@ static void shrink(struct slot_list *list)
 /* Those that waited are looked at again, rarely if that keeps being in vain. */
 static void recheck(struct domain *domain)
 {
-        for (uint32_t i = 0; i < domain->waiting.n; i++)
-                (void)append(&domain->retired, domain->waiting.slots[i]);
-        domain->waiting.n = 0;
+        struct slot_list none = domain->retired;
+
+        domain->retired = domain->waiting;
+        domain->waiting = none;
         domain->recheck_delay_ns = MIN(domain->recheck_delay_ns * 2, RECHECK_MAX_NS);
 }
 
+/* When they are. A pass over many must not be followed by the next at once. */
+static uint64_t recheck_due_ns(const struct domain *domain)
+{
+        uint64_t delay_ns = MAX(domain->recheck_delay_ns, domain->waiting.n * RECHECK_SLOT_NS);
+
+        return domain->waiting_since_ns + MIN(delay_ns, RECHECK_MAX_NS);
+}
+
+/* Nothing is looked at again before all the rest has been: each gets its turn. */
 uint64_t domain_reclaim(struct domain *domain, int pagemap_fd, uint64_t now_ns)
 {
-        if (domain->waiting.n && now_ns >= domain->recheck_ns)
+        if (!domain->retired.n && domain->waiting.n && now_ns >= recheck_due_ns(domain))
                 recheck(domain);
         if (domain->retired.n) {
-                bool waited = domain->waiting.n;
-
+                if (!domain->waiting.n)
+                        domain->waiting_since_ns = now_ns;
                 reclaim_some(domain, pagemap_fd);
-                if (!waited)
-                        domain->recheck_ns = now_ns + domain->recheck_delay_ns;
         }
         if (domain->retired.n)
                 return now_ns;
@@ -453,7 +462,7 @@ uint64_t domain_reclaim(struct domain *domain, int pagemap_fd, uint64_t now_ns)
         shrink(&domain->retired);
         shrink(&domain->waiting);
         shrink(&domain->adopted);
-        return domain->waiting.n ? domain->recheck_ns : UINT64_MAX;
+        return domain->waiting.n ? recheck_due_ns(domain) : UINT64_MAX;
 }
 
 size_t domain_bytes(const struct domain *domain)

@@ -47,11 +47,11 @@ struct domain {
         struct slot_list adopted; /* slots of an adopted pool that have not been read yet */
         struct slot_list retired; /* slots that became so lately; an entry may be outdated */
         struct slot_list waiting; /* those that were found to be mapped still */
-        uint64_t recheck_ns;      /* when these are looked at again */
-        uint64_t recheck_delay_ns;
+        uint64_t waiting_since_ns;
+        uint64_t recheck_delay_ns; /* how long they wait at least */
 };
 
-/* The length of every pool file. Sparse; what is used is bounded by the settings and by memory. */
+/* The length that a pool file has at most. It grows as it is written, and is sparse; what is used is bounded by the settings and by memory. */
 #define DOMAIN_POOL_BYTES ((uint64_t)POOL_MAX_EXTENTS * POOL_EXTENT_SLOTS << PAGE_SHIFT)
 
 /*

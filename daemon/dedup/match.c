@@ -18,11 +18,6 @@
 /* Fingerprint for pages of zeros when they are to be treated like others. */
 #define ZERO_FINGERPRINT 1
 
-static struct member *member_of(const struct region *region)
-{
-        return list_entry(region->space, struct member, space);
-}
-
 static bool same_content(const struct domain *domain, struct page_ref ref, uint32_t key)
 {
         const struct region *region = domain_region(domain, ref.region);

@@ -114,6 +114,11 @@ struct merger {
         struct merger_stat stat; /* the counters; totals are made when asked for */
 };
 
+static inline struct member *member_of(const struct region *region)
+{
+        return list_entry(region->space, struct member, space);
+}
+
 /* merger.c */
 void merger_advance(struct merger *merger, uint64_t now_ns);
 void merger_wake(struct merger *merger); /* there is something new to look at */
@@ -124,6 +129,7 @@ void match_stored(struct merger *merger, int error);
 void match_adopted(struct merger *merger);
 
 /* task.c */
+void inspection_free(struct inspection *inspection);
 void task_inspected(struct merger *merger, struct inspection *inspection);
 void task_free(struct task *task);
 void task_advance(struct merger *merger, struct member *member);

@@ -48,7 +48,7 @@ const char *reason_remedy(enum reason reason)
 /* How the kernel shows the name that a program has given to anonymous memory. */
 #define NAMED "[anon:"
 
-static bool is_pool(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode)
+bool policy_is_pool(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode)
 {
         return !vma->shared && vma->inode && vma->inode == pool_inode &&
                makedev(vma->dev_major, vma->dev_minor) == pool_dev;
@@ -108,7 +108,7 @@ enum reason policy_vma(const struct vma *vma, uint64_t pool_dev, uint64_t pool_i
 {
         enum reason reason;
 
-        if (is_pool(vma, pool_dev, pool_inode))
+        if (policy_is_pool(vma, pool_dev, pool_inode))
                 return REASON_REMNANT;
         if (resumed && !vma->shared && vma->inode && vma->flags & VMA_UFFD_MINOR &&
             !(vma->flags & (VMA_IO | VMA_PFNMAP | VMA_MIXED | VMA_HUGETLB)))

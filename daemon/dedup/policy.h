@@ -55,6 +55,9 @@ const char *reason_name(enum reason reason);
 const char *reason_text(enum reason reason);
 const char *reason_remedy(enum reason reason);
 
+/* Whether it is a private mapping of that pool. */
+bool policy_is_pool(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode);
+
 /*
  * Whether the mapping can be registered for merging. REASON_REMNANT for a mapping of our own pool
  * (pool_dev/pool_inode), or of an earlier daemon's: what its pages are is for the caller to find out. Of a client

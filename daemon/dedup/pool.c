@@ -234,16 +234,22 @@ int pool_other_slot(const struct pool *pool, uint32_t extent, uint32_t start, ui
         return -ENOENT;
 }
 
+/* The record of a slot of an extent that is in use. */
+static struct slot *record_of(const struct pool *pool, uint32_t slot)
+{
+        struct block **block = block_of(pool, slot);
+
+        assert(block && *block);
+        return &(*block)->slots[slot % POOL_BLOCK_SLOTS];
+}
+
 /* The record of a slot that must be in this state. */
 static struct slot *slot_in(const struct pool *pool, uint32_t slot, enum slot_state state)
 {
-        struct block **block = block_of(pool, slot);
-        struct slot *used;
+        struct slot *record = record_of(pool, slot);
 
-        assert(block && *block);
-        used = &(*block)->slots[slot % POOL_BLOCK_SLOTS];
-        assert(used->state == state);
-        return used;
+        assert(record->state == state);
+        return record;
 }
 
 /* Retires the slot when neither a site nor a merge under way refers to it. */
@@ -275,11 +281,8 @@ static uint32_t *more_pins(struct pool *pool, uint32_t slot, bool make)
 /* The record of a slot that has content; one that was retired is in use again. */
 static struct slot *use(struct pool *pool, uint32_t slot)
 {
-        struct block **block = block_of(pool, slot);
-        struct slot *used;
+        struct slot *used = record_of(pool, slot);
 
-        assert(block && *block);
-        used = &(*block)->slots[slot % POOL_BLOCK_SLOTS];
         assert(used->state != SLOT_FREE);
         pool->n_retired -= used->state == SLOT_RETIRED;
         pool->n_used += used->state == SLOT_RETIRED;
@@ -328,7 +331,7 @@ uint32_t pool_pins(const struct pool *pool, uint32_t slot)
 
 void pool_set_key(struct pool *pool, uint32_t slot, uint32_t key)
 {
-        (*block_of(pool, slot))->slots[slot % POOL_BLOCK_SLOTS].key = key;
+        record_of(pool, slot)->key = key;
 }
 
 void pool_share(struct pool *pool, uint32_t slot)

@@ -35,7 +35,7 @@
 #define POOL_EXTENT_SLOTS 512
 #define POOL_BLOCK_SLOTS  64
 #define POOL_NO_EXTENT    UINT32_MAX
-#define POOL_MAX_EXTENTS  (UINT32_C(1) << 20) /* 2 TiB of distinct content; the pool file's length */
+#define POOL_MAX_EXTENTS  (UINT32_C(1) << 20) /* 2 TiB of distinct content; where the pool file ends at most */
 
 enum slot_state {
         SLOT_FREE, /* no content; the page is a hole */

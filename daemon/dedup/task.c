@@ -8,18 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <sys/sysmacros.h>
-
 #include "kernel/uffd.h"
 #include "util/cleanup.h"
 
 /* ------------------------------------------------------------------ registering */
 
-static void inspection_answer(struct inspection *inspection, int error, struct region *region,
-                              const char *detail)
+/* With its smaps, which it owns from merger_register() on. */
+void inspection_free(struct inspection *inspection)
 {
-        if (inspection->member)
-                inspection->done(inspection->context, error, region, detail);
         list_remove(&inspection->link);
         fd_close(inspection->smaps_fd);
         free(inspection->vmas);
@@ -27,27 +23,33 @@ static void inspection_answer(struct inspection *inspection, int error, struct r
         free(inspection);
 }
 
+static void inspection_answer(struct inspection *inspection, int error, struct region *region,
+                              const char *detail)
+{
+        if (inspection->member)
+                inspection->done(inspection->context, error, region, detail);
+        inspection_free(inspection);
+}
+
 int merger_register(struct merger *merger, struct member *member, uint64_t start, uint64_t length,
                     uint64_t flags, int smaps_fd, merger_done done, void *context)
 {
-        struct inspection *inspection = calloc(1, sizeof(*inspection));
+        struct inspection *inspection;
 
+        if (length >> PAGE_SHIFT > REGION_MAX_PAGES)
+                return -E2BIG;
+        inspection = calloc(1, sizeof(*inspection));
         if (!inspection)
                 return -ENOMEM;
-        if (length >> PAGE_SHIFT > REGION_MAX_PAGES) {
-                free(inspection);
-                return -E2BIG;
-        }
+        list_init(&inspection->link);
+        inspection->smaps_fd = -EBADF;
         inspection->vmas = calloc(INSPECTION_VMAS, sizeof(*inspection->vmas));
         if (member->resumed)
                 inspection->shared = calloc(BITMAP_WORDS(length >> PAGE_SHIFT), sizeof(uint64_t));
         if (!inspection->vmas || (member->resumed && !inspection->shared)) {
-                free(inspection->vmas);
-                free(inspection->shared);
-                free(inspection);
+                inspection_free(inspection);
                 return -ENOMEM;
         }
-        list_init(&inspection->link);
         inspection->member = member;
         inspection->start = start;
         inspection->length = length;
@@ -117,7 +119,7 @@ static enum page_state pooled_state(const struct inspection *inspection, const s
 
         if (!inspection->shared || !bitmap_get(inspection->shared, page))
                 return PAGE_COPIED;
-        if (vma->inode != domain->pool_inode || makedev(vma->dev_major, vma->dev_minor) != domain->pool_dev)
+        if (!policy_is_pool(vma, domain->pool_dev, domain->pool_inode))
                 return PAGE_FOREIGN;
         return domain_claim(domain, slot) < 0 ? PAGE_FOREIGN : PAGE_MERGED;
 }
@@ -434,7 +436,7 @@ void task_advance(struct merger *merger, struct member *member)
 static int task_start(struct merger *merger, struct region *region, enum task_kind kind, uint32_t page,
                       uint32_t n_pages, merger_done done, void *context)
 {
-        struct member *member = list_entry(region->space, struct member, space);
+        struct member *member = member_of(region);
         struct task *task;
 
         list_for_each(link, &member->tasks)
@@ -539,7 +541,7 @@ static void merge_result(struct merger *merger, struct run *run, const struct wi
 /* A page that shared becomes private. */
 static void end_sharing(struct region *region, uint32_t page, enum page_state state)
 {
-        struct member *member = list_entry(region->space, struct member, space);
+        struct member *member = member_of(region);
         bool counted = region_state(region, page) == PAGE_MERGED;
         uint32_t slot = region_key(region, page);
 

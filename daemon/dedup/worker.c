@@ -69,7 +69,7 @@ static void do_protect(struct work *work)
 /*
  * Reads n pages that lie next to each other. /proc/PID/mem fails at once on a page that is being merged,
  * where process_vm_readv() would wait for it, and so could be made to wait for ever
- * (tests/kernel/mem_missing.c).
+ * (tests/kernel/proc_mem.c).
  */
 static void read_pages(struct worker *worker, struct work *work, size_t first, size_t n)
 {

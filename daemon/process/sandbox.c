@@ -126,7 +126,7 @@ static const struct rule rules[] = {
         {CALL(epoll_ctl)},       /* libev: watchers come and go */
         {CALL(epoll_wait)},      /* libev sleeps */
         {CALL(epoll_pwait)},     /* libev sleeps, as newer C libraries spell it */
-        {CALL(eventfd2)},        /* libev's wake-up from signals and threads; a client's event descriptor */
+        {CALL(eventfd2)},        /* libev's wake-up from signals and threads */
         {CALL(signalfd4)},       /* libev, for SIGHUP, SIGINT and SIGTERM, where it is asked for */
         {CALL(timerfd_create)},  /* libev notices jumps of the clock */
         {CALL(timerfd_settime)}, /* the same */
@@ -159,8 +159,8 @@ static const struct rule rules[] = {
         {IOCTL(UFFDIO_API)},        /* the contexts of a new client; a forked child's */
         {IOCTL(UFFDIO_REGISTER)},   /* memory comes under protection */
         {IOCTL(UFFDIO_UNREGISTER)}, /* and leaves it */
-        {IOCTL(UFFDIO_WRITEPROTECT)}, /* protects runs; answers a write */
-        {IOCTL(UFFDIO_COPY)},         /* answers a discarded page with zeros; asks whether events wait */
+        {IOCTL(UFFDIO_WRITEPROTECT)}, /* answers a write */
+        {IOCTL(UFFDIO_COPY)},         /* answers a discarded page with zeros */
         {IOCTL(UFFDIO_WAKE)},         /* answers a fault that needs no page */
 
         /* Scanning, and looking at clients. */
@@ -180,7 +180,7 @@ static const struct rule rules[] = {
         {CALL(fstat)},      /* kinds of files; the pool's size */
         {CALL(newfstatat)}, /* the same, as the C library spells it */
         {CALL(statx)},      /* the same, on newer C libraries */
-        {CALL(fstatfs)},    /* how full the pool's file system is */
+        {CALL(fstatfs)},    /* of which file system a file is */
         {CALL(readlink)},   /* whether a descriptor is a userfaultfd */
         {CALL(readlinkat)}, /* the same, on newer C libraries */
 
@@ -190,9 +190,8 @@ static const struct rule rules[] = {
         {CALL(write)},    /* wake-ups, the log */
         {CALL(writev)},   /* the same, several buffers at once */
         {CALL(pwrite64)}, /* canonical pages */
-        {CALL(lseek)},    /* stdio on files in /proc */
+        {CALL(lseek)},    /* stdio on files in /proc; where an adopted pool has content */
         {CALL(close)},
-        {CALL(ftruncate)}, /* the pool's length */
         {CALL(fallocate)}, /* canonical pages that nobody maps go back to the system */
         {FCNTL(F_GETFD)},
         {FCNTL(F_SETFD)}, /* close on exec */
