@@ -4,8 +4,9 @@
 /*
  * Configuration: wpd.conf and its drop-ins, and the run-time settings of `wpctl set`
  *
- * One table of keys describes everything: section, name, type, bounds, default, whether it can be changed at
- * run time, and one sentence of documentation. Parsing is pure but for opening files.
+ * One table of keys describes everything: section, name, type, bounds, default, whether `wpctl set` may change
+ * it (reading the files again changes every key), and one sentence of documentation. Parsing is pure but for
+ * opening files.
  */
 
 #include <stdbool.h>
@@ -82,8 +83,8 @@ int config_parse(struct config *config, const char *text, size_t length, const c
                  char error[CONFIG_MAX_ERROR]) wp_check;
 
 /*
- * Sets one key ("key" or "section.key") from text. -ENOENT: no such key; -EINVAL: bad value; -EPERM: not at
- * run time (only when `runtime`). `error` says it in words.
+ * Sets one key ("key" or "section.key") from text. -ENOENT: no such key; -EINVAL: bad value; -EPERM: not
+ * over the control socket (only when `runtime`). `error` says it in words.
  */
 int config_set(struct config *config, const char *key, const char *value, bool runtime,
                char error[CONFIG_MAX_ERROR]) wp_check;

@@ -52,7 +52,7 @@ struct control_ops {
         int (*scan)(void *context, pid_t pid, control_done done, void *connection);
         void (*scan_cancel)(void *context, void *connection);
         void (*pause)(void *context, bool paused);
-        /* Object of all run-time settings, key to value; values are text, as wpd.conf has them. */
+        /* Object of all settings, key to value; values are text, as wpd.conf has them. */
         json_t *(*settings)(void *context);
         /* 0, or -ENOENT / -EINVAL with a sentence in *ret_why (static or valid until the next call). */
         int (*set)(void *context, const char *key, const char *value, const char **ret_why);
