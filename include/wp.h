@@ -9,16 +9,17 @@
  * are thread-safe. The library never writes to standard error, installs no signal handler and does not own
  * the program's event loop.
  *
- * Contract: registered memory is unregistered (or excluded) before it is unmapped, moved or mapped over.
- * Everything else may be done to it at any time, from any thread.
+ * Contract: registered memory is unregistered (or excluded) before it is unmapped, moved or mapped over. It
+ * contains no thread stacks, and no page of it is discarded while another thread unregisters or excludes it.
+ * Everything else may be done to it at any time, from any thread. libwp(3) says it in full.
  *
  * No thread of the program waits for the daemon when it uses registered memory. When that goes away, is
  * stopped or is replaced, merged memory stays merged and right, and the library connects again by itself.
  *
- * Errors that a caller meets: -EINVAL (unaligned, empty, overflowing, overlapping a registered region),
- * -EOPNOTSUPP (memory of a kind that cannot take part), -EACCES (policy), -EDQUOT (a limit of this user is
- * reached), -ENOTCONN (no daemon, or none that knows the region yet: the memory is intact), -ENOSYS (the
- * kernel lacks a feature). wp_strerror_detail() says more.
+ * Errors that a caller often meets: -EINVAL (unaligned, empty, overflowing, overlapping a registered region),
+ * -EOPNOTSUPP (memory of a kind that cannot take part), -EACCES (not permitted), -EDQUOT (a limit of this user
+ * is reached), -ENOTCONN (no daemon, or none that knows the region yet: the memory is intact), -ENOSYS (the
+ * kernel lacks a feature). libwp(3) has all of them; wp_strerror_detail() says more.
  */
 
 #include <stddef.h>
@@ -79,7 +80,7 @@ int wp_connect(const char *socket_path, struct wp_client **ret_client);
 
 /*
  * Gives every page back to its owner first, then ends the connection. Regions of the client are gone after
- * it.
+ * it. Where memory does not suffice, pages stay merged and right, and a thread of the library stays to serve them.
  */
 struct wp_client *wp_disconnect(struct wp_client *client);
 
