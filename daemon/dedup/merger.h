@@ -44,7 +44,7 @@ struct merger_settings {
 
 struct merger_stat {
         uint64_t pages_scanned; /* read and hashed, ever */
-        uint64_t pages_skipped; /* volatile ones that were left alone, ever */
+        uint64_t pages_skipped; /* that keep changing, or failed, and were left alone, ever */
         uint64_t full_scans;
         uint64_t merges;
         uint64_t zeros;

@@ -42,7 +42,8 @@
         X(VMA_BUDGET, "vma_budget", "the process has spent its VMA budget",                                  \
           "raise vm.max_map_count or merge longer runs")                                                     \
         X(POOL, "pool", "no memory or room for canonical pages", "free memory or raise pool_max_bytes")      \
-        X(AGENT, "agent", "the client's agent failed or did not answer", "see the client's log")
+        X(AGENT, "agent", "the client's agent failed or did not answer",                                     \
+          "free memory or raise vm.max_map_count; unregister memory before unmapping it")
 
 enum reason {
 #define X(_symbol, _name, _text, _remedy) REASON_##_symbol,
