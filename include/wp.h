@@ -67,7 +67,7 @@ struct wp_region_stat {
         uint64_t pages_zero;     /* given back to the kernel's zero page */
         uint64_t pages_volatile; /* written too recently to be looked at */
         uint64_t pages_excluded;
-        uint64_t pages_refused; /* cannot take part; `wpctl doctor` names the reasons */
+        uint64_t pages_refused; /* were merged, and are private copies that cannot be merged again */
 };
 
 /*
