@@ -120,7 +120,7 @@ int main(int argc, char **argv)
         if (r < 0)
                 fprintf(stderr, "hello: %s: %s\n", strerror(-r), wp_strerror_detail(client));
         wp_disconnect(
-                client); /* gives everything back, registered regions included; only now may it be unmapped */
+                client); /* gives everything back for which memory suffices; only now may it be unmapped */
         munmap(first, BUFFER_BYTES);
         munmap(second, BUFFER_BYTES);
         return r < 0;

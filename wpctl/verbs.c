@@ -270,7 +270,7 @@ static void status_pages(struct table *table, const json_t *status)
         status_share(table, status, "sharing", "pages_sharing", "more sites of shared pages");
         status_share(table, status, "zero", "zero_pages", "given back to the kernel's zero page");
         status_share(table, status, "unshared", "pages_unshared", "settled, but alone with their content");
-        status_share(table, status, "volatile", "pages_volatile", "written too often");
+        status_share(table, status, "volatile", "pages_volatile", "written too often or too recently");
 }
 
 static void status_scanning(struct table *table, const json_t *status)
@@ -603,9 +603,9 @@ static const struct verb verbs[] = {
          optional_pid, print_scan},
         {"pause", "", "stop scanning; merged memory stays merged", "Pause", false, no_operands, print_pause},
         {"resume", "", "go on scanning", "Resume", false, no_operands, print_resume},
-        {"get", "[KEY]", "run-time settings, or the value of one", "Get", false, optional_key, print_get},
-        {"set", "KEY=VALUE", "change a run-time setting until wpd stops", "Set", false, key_and_value,
-         print_nothing},
+        {"get", "[KEY]", "the settings, or the value of one", "Get", false, optional_key, print_get},
+        {"set", "KEY=VALUE", "change a setting until wpd stops or reads its configuration", "Set", false,
+         key_and_value, print_nothing},
 };
 
 const struct verb *verb_find(const char *name)

@@ -199,8 +199,8 @@ int config_set(struct config *config, const char *name, const char *value, bool 
                 return -ENOENT;
         }
         if (runtime && !key->runtime) {
-                set_error(error, "%s.%s: can be changed only in the configuration file, before the start",
-                          key->section, key->name);
+                set_error(error, "%s.%s: can be changed only in the configuration file", key->section,
+                          key->name);
                 return -EPERM;
         }
         return set_value(config, key, value, "", error);
