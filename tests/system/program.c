@@ -317,6 +317,14 @@ long program_wait_event(struct program *program, long a, long b, long c)
         return (long)program->event.type;
 }
 
+long program_await_event(struct program *program, long a, long b, long c)
+{
+        while (program_wait_event(program, 0, 0, 0) != a)
+                CHECK(program->event.type == WP_EVENT_WRITE || program->event.type == WP_EVENT_OVERRUN,
+                      "event %u", program->event.type);
+        return 0;
+}
+
 long program_drain_events(struct program *program, long a, long b, long c)
 {
         long n = 0;
@@ -347,7 +355,8 @@ static void send_fd(int socket, int fd)
         CHECK(sendmsg(socket, &message, MSG_NOSIGNAL) == 1, "%m");
 }
 
-long program_fork(struct program *program, long a, long b, long c)
+/* The child is a program of its own, which serves the other end of child_socket. */
+static long fork_child(struct program *program, long a, long b, long c)
 {
         pid_t child;
         int pair[2];
@@ -359,13 +368,12 @@ long program_fork(struct program *program, long a, long b, long c)
                 close(pair[0]);
                 close(program->socket);
                 program->socket = pair[1];
-                program->name = a;
                 serve(program);
         }
         close(pair[1]);
         program->child = child;
         program->child_socket = pair[0];
-        return child;
+        return 0;
 }
 
 static long hand_over_child(struct program *program, long a, long b, long c)
@@ -375,7 +383,8 @@ static long hand_over_child(struct program *program, long a, long b, long c)
         return program->child;
 }
 
-void client_adopt(const struct client *parent, struct client *ret_child)
+/* The test's end of the connection to the program that was forked. */
+static void adopt(const struct client *parent, struct client *ret_child)
 {
         union {
                 struct cmsghdr header;
@@ -393,4 +402,21 @@ void client_adopt(const struct client *parent, struct client *ret_child)
               "no descriptor came");
         memcpy(&ret_child->socket, CMSG_DATA(&control.header), sizeof(int));
         ret_child->pid = (pid_t)client_finish(parent);
+}
+
+void client_fork(const struct client *parent, struct client *ret_child)
+{
+        CHECK_OK(client_do(parent, fork_child, 0, 0, 0));
+        adopt(parent, ret_child);
+}
+
+static long reap_child(struct program *program, long a, long b, long c)
+{
+        return harness_reap(program->child);
+}
+
+void client_stop_child(const struct client *parent, struct client *child)
+{
+        child->socket = fd_close(child->socket);
+        CHECK(client_do(parent, reap_child, 0, 0, 0) == 0, "the child failed");
 }

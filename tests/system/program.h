@@ -67,6 +67,11 @@ void client_stop(struct client *client);
 /* Ends it with SIGKILL. */
 void client_kill(struct client *client);
 
+/* Lets the client fork: the child is a client as well, with a copy of what its parent has. */
+void client_fork(const struct client *parent, struct client *ret_child);
+/* Ends the child that the client forked last: it must not have failed. One whose parent is gone is ended by client_stop(). */
+void client_stop_child(const struct client *parent, struct client *child);
+
 /* ------------------------------------------------------------------ the client's side */
 
 /* The content of a page is a number: equal numbers, equal pages; PAGE_OF_ZEROS for zeros. */
@@ -105,6 +110,8 @@ long program_use(struct program *program, long a, long b, long c);
 long program_use_forks(struct program *program, long a, long b, long c);
 /* Waits for an event and keeps it in program->event: its type. */
 long program_wait_event(struct program *program, long a, long b, long c);
+/* The same until one of this type comes; before it come only those that writes make. a: the type. */
+long program_await_event(struct program *program, long a, long b, long c);
 /* How many events wait; takes them all. */
 long program_drain_events(struct program *program, long a, long b, long c);
 
@@ -113,9 +120,3 @@ long program_drain_events(struct program *program, long a, long b, long c);
 /* Changes one byte of the memory in the shadow: what it is to be. */
 char program_next_byte(struct area *area, size_t offset);
 void program_check_area(const struct area *area, const char *when);
-
-/* Forks; the child is a program of its own that the test reaches through client_adopt(). Returns the child's pid. a: a number. */
-long program_fork(struct program *program, long a, long b, long c);
-
-/* The test's end of the connection to a program that another program forked. */
-void client_adopt(const struct client *parent, struct client *ret_child);

@@ -2,7 +2,6 @@
 
 /* Without a daemon, or once it is gone: programs go on, and their memory is right. */
 
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -69,15 +68,6 @@ static long check_calls(struct program *program, long a, long b, long c)
         return 0;
 }
 
-/* Events that came before are taken; then the one that says so. */
-static long wait_disconnected(struct program *program, long a, long b, long c)
-{
-        while (program_wait_event(program, a, b, c) != WP_EVENT_DISCONNECTED)
-                CHECK(program->event.type == WP_EVENT_WRITE || program->event.type == WP_EVENT_OVERRUN,
-                      "event %u", program->event.type);
-        return 0;
-}
-
 /* Ends the connection and unmaps: then no thread and no descriptor is left. */
 static long leave(struct program *program, long a, long b, long c)
 {
@@ -98,7 +88,7 @@ static void check_without_daemon(struct pair *pair)
                 const struct client *client = &pair->clients[i];
 
                 client_do(client, program_verify, 0, 0, 0);
-                CHECK_OK(client_do(client, wait_disconnected, 0, 0, 0));
+                CHECK_OK(client_do(client, program_await_event, WP_EVENT_DISCONNECTED, 0, 0));
                 CHECK_OK(client_do(client, check_calls, 0, 0, 0));
                 CHECK_OK(client_do(client, program_use, 0, i, 0));
                 CHECK_OK(client_do(client, program_use_forks, 0, 4, 1));
@@ -244,8 +234,7 @@ static void child_from_before(uid_t uid)
         struct pair pair;
 
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
-        CHECK_OK(client_do(&pair.clients[0], program_fork, 7, 0, 0));
-        client_adopt(&pair.clients[0], &child);
+        client_fork(&pair.clients[0], &child);
         CHECK_OK(client_do(&child, program_use, 0, 1, 0));
         service_end(&pair.service, SIGKILL);
         CHECK_OK(client_do(&child, program_use, 0, 5, 0));

@@ -2,14 +2,10 @@
 
 /* Discarding merged pages, and forked children: the memory behaves as without wpd. */
 
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "system/pair.h"
-#include "util/cleanup.h"
 
 #define N_PAGES 1024
 
@@ -108,12 +104,6 @@ static void check_all(const struct pair *pair, const struct client *child)
         client_do(child, program_verify, 0, 0, 0);
 }
 
-static void fork_program(const struct client *parent, struct client *ret_child)
-{
-        CHECK_OK(client_do(parent, program_fork, 9, 0, 0));
-        client_adopt(parent, ret_child);
-}
-
 /* What a program does with its memory; all others are compared after each step. */
 static void act(const struct pair *pair, const struct client *actor, const struct client *others,
                 size_t n_others, long page)
@@ -145,18 +135,6 @@ static long check_no_connection(struct program *program, long a, long b, long c)
         return 0;
 }
 
-static long reap_child(struct program *program, long a, long b, long c)
-{
-        return harness_reap(program->child);
-}
-
-/* Ends a child whose parent is the client. */
-static void child_stop(const struct client *parent, struct client *child)
-{
-        child->socket = fd_close(child->socket);
-        CHECK(client_do(parent, reap_child, 0, 0, 0) == 0, "the child failed");
-}
-
 /* Ends a child whose parent is gone: it is the test's now. */
 static void orphan_stop(struct client *child)
 {
@@ -169,7 +147,7 @@ static void fork_child(uid_t uid)
         struct pair pair;
 
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
-        fork_program(&pair.clients[0], &child);
+        client_fork(&pair.clients[0], &child);
         check_all(&pair, &child);
         act(&pair, &child, &child, 1, 10);
         act(&pair, &pair.clients[0], &child, 1, 11);
@@ -178,7 +156,7 @@ static void fork_child(uid_t uid)
         act(&pair, &child, &child, 1, 600);
         service_scan(&pair.service);
         check_all(&pair, &child);
-        child_stop(&pair.clients[0], &child);
+        client_stop_child(&pair.clients[0], &child);
         pair_verify(&pair);
         pair_end(&pair);
 }
@@ -189,17 +167,17 @@ static void grandchild(uid_t uid)
         struct pair pair;
 
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
-        fork_program(&pair.clients[0], &children[0]);
+        client_fork(&pair.clients[0], &children[0]);
         act(&pair, &children[0], children, 1, 10);
-        fork_program(&children[0], &children[1]);
+        client_fork(&children[0], &children[1]);
         check_all(&pair, &children[1]);
         act(&pair, &children[1], children, 2, 10);
         act(&pair, &children[1], children, 2, 20);
         act(&pair, &children[0], children, 2, 20);
         act(&pair, &pair.clients[0], children, 2, 20);
-        child_stop(&children[0], &children[1]);
+        client_stop_child(&children[0], &children[1]);
         check_all(&pair, &children[0]);
-        child_stop(&pair.clients[0], &children[0]);
+        client_stop_child(&pair.clients[0], &children[0]);
         pair_end(&pair);
 }
 
@@ -210,7 +188,7 @@ static void child_outlives(uid_t uid)
         struct pair pair;
 
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
-        fork_program(&pair.clients[0], &child);
+        client_fork(&pair.clients[0], &child);
         pair_leave(&pair, true);
         client_do(&child, program_verify, 0, 0, 0);
         for (long page = 0; page + 3 < N_PAGES; page += 50) {
@@ -235,7 +213,7 @@ static void parent_killed(uid_t uid)
         struct pair pair;
 
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
-        fork_program(&pair.clients[0], &child);
+        client_fork(&pair.clients[0], &child);
         client_kill(&pair.clients[0]);
         client_kill(&pair.clients[1]);
         CHECK_SOON(!service_figure(&pair.service, "clients"), "a client stays");
@@ -271,7 +249,7 @@ static void child_connects(uid_t uid)
         struct pair pair;
 
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE);
-        fork_program(&pair.clients[0], &child);
+        client_fork(&pair.clients[0], &child);
         CHECK_OK(client_do(&child, connect_again, (long)pair.service.client_path, 0, 0));
         CHECK_OK(client_do(&child, program_map, 1, N_PAGES, (long)identical));
         CHECK_OK(client_do(&child, program_register, 1, WP_MERGE, 0));
@@ -283,7 +261,7 @@ static void child_connects(uid_t uid)
         CHECK_OK(client_do(&child, program_unregister, 1, 0, 0));
         CHECK_OK(client_do(&child, program_unmap, 1, 0, 0));
         client_do(&child, program_verify, 0, 0, 0);
-        child_stop(&pair.clients[0], &child);
+        client_stop_child(&pair.clients[0], &child);
         pair_end(&pair);
 }
 

@@ -3,13 +3,8 @@
 /* The daemon is stopped, ends and comes back: programs do not wait, their merges survive, and they are merged on. */
 
 #include <signal.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "system/pair.h"
-#include "util/cleanup.h"
 
 #define N_PAGES  1024
 #define NOTIFIED (WP_MERGE | WP_NOTIFY)
@@ -17,14 +12,6 @@
 static uint64_t alone(long program, uint64_t page)
 {
         return 100000 + page;
-}
-
-/* Takes events until this one; others may come before. */
-static long wait_for(struct program *program, long a, long b, long c)
-{
-        while (program_wait_event(program, 0, 0, 0) != a)
-                ;
-        return 0;
 }
 
 static void both(struct pair *pair, program_function function, long a, long b, long c)
@@ -39,10 +26,10 @@ static void both(struct pair *pair, program_function function, long a, long b, l
 static void replace_daemon(struct pair *pair, int signal)
 {
         service_end(&pair->service, signal);
-        both(pair, wait_for, WP_EVENT_DISCONNECTED, 0, 0);
+        both(pair, program_await_event, WP_EVENT_DISCONNECTED, 0, 0);
         both(pair, program_use, 0, 3, 0);
         service_restart(&pair->service);
-        both(pair, wait_for, WP_EVENT_RECONNECTED, 0, 0);
+        both(pair, program_await_event, WP_EVENT_RECONNECTED, 0, 0);
         CHECK_SOON(service_figure(&pair->service, "regions") == 2, "%lld regions",
                    (long long)service_figure(&pair->service, "regions"));
 }
@@ -172,30 +159,18 @@ static void exclusions(uid_t uid)
         pair_begin(&pair, uid, NULL, N_PAGES, NOTIFIED);
         CHECK_OK(client_do(&pair.clients[0], program_exclude, 0, 100, 50));
         service_end(&pair.service, SIGKILL);
-        both(&pair, wait_for, WP_EVENT_DISCONNECTED, 0, 0);
+        both(&pair, program_await_event, WP_EVENT_DISCONNECTED, 0, 0);
         CHECK_OK(client_do(&pair.clients[0], program_exclude, 0, 200, 50));
         CHECK_OK(client_do(&pair.clients[0], program_include, 0, 125, 25));
         pair_verify(&pair);
         service_restart(&pair.service);
-        both(&pair, wait_for, WP_EVENT_RECONNECTED, 0, 0);
+        both(&pair, program_await_event, WP_EVENT_RECONNECTED, 0, 0);
         CHECK_SOON(service_figure(&pair.service, "regions") == 2, "%lld regions",
                    (long long)service_figure(&pair.service, "regions"));
         CHECK_SOON(client_do(&pair.clients[0], program_stat, 0, PROGRAM_STAT(pages_excluded), 0) == 75,
                    "%ld pages are excluded",
                    client_do(&pair.clients[0], program_stat, 0, PROGRAM_STAT(pages_excluded), 0));
         pair_end(&pair);
-}
-
-/* The child is to end: the program that forked it waits for that. */
-static long reap_child(struct program *program, long a, long b, long c)
-{
-        return harness_reap(program->child);
-}
-
-static void end_child(const struct client *parent, struct client *child)
-{
-        child->socket = fd_close(child->socket);
-        CHECK(!client_do(parent, reap_child, 0, 0, 0), "the child failed");
 }
 
 /* A stopped daemon is not missed: writing, discarding and forking go on, in children, too. */
@@ -205,15 +180,14 @@ static void stopped(uid_t uid)
         struct pair pair;
 
         pair_begin(&pair, uid, NULL, N_PAGES, NOTIFIED);
-        CHECK_OK(client_do(&pair.clients[0], program_fork, 7, 0, 0));
-        client_adopt(&pair.clients[0], &child);
+        client_fork(&pair.clients[0], &child);
         CHECK_OK(error_from(kill(pair.service.pid, SIGSTOP)));
         both(&pair, program_use, 0, 1, 0);
         both(&pair, program_use_forks, 0, 2, 0);
         CHECK_OK(client_do(&child, program_use, 0, 3, 0));
         client_do(&child, program_verify, 0, 0, 0);
         CHECK_OK(error_from(kill(pair.service.pid, SIGCONT)));
-        end_child(&pair.clients[0], &child);
+        client_stop_child(&pair.clients[0], &child);
         pair_end(&pair);
 }
 
@@ -225,8 +199,7 @@ static void parent_away(uid_t uid)
 
         for (int gone = 0; gone < 2; gone++) {
                 pair_begin(&pair, uid, NULL, N_PAGES, NOTIFIED);
-                CHECK_OK(client_do(&pair.clients[0], program_fork, 7, 0, 0));
-                client_adopt(&pair.clients[0], &child);
+                client_fork(&pair.clients[0], &child);
                 if (gone)
                         client_kill(&pair.clients[0]);
                 else
@@ -242,7 +215,7 @@ static void parent_away(uid_t uid)
                 if (gone)
                         client_stop(&child);
                 else
-                        end_child(&pair.clients[0], &child);
+                        client_stop_child(&pair.clients[0], &child);
                 for (long i = gone; i < 2; i++)
                         client_kill(&pair.clients[i]);
         }
