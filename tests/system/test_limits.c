@@ -2,9 +2,11 @@
 
 /* Limits: who exceeds one is told so, and nobody else notices. */
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -12,8 +14,7 @@
 
 #include "system/pair.h"
 
-#define N_PAGES  256
-#define MANY_FDS 64
+#define N_PAGES 256
 
 static uint64_t identical(long program, uint64_t page)
 {
@@ -297,48 +298,121 @@ static void memory(uid_t uid)
         pair_end(&pair);
 }
 
-/* A fork goes on although there is no descriptor for the child's context, which the daemon alone serves then. */
-static long fork_without_descriptors(struct program *program, long a, long b, long c)
+/* ------------------------------------------------------------------ no descriptor for a child's context */
+
+#define MANY_FDS    256
+#define CONTEXT     "anon_inode:[userfaultfd]"
+#define TARGET_SIZE 64
+
+/* What a descriptor in the table of a thread is; false when there is none of that number. */
+static bool read_descriptor(pid_t pid, pid_t tid, unsigned fd, char target[TARGET_SIZE])
 {
-        struct area *area = &program->areas[a];
-        int last = dup(STDIN_FILENO), fds[MANY_FDS], n = 0;
-        struct rlimit before, none;
+        char path[64];
+        ssize_t length;
 
-        CHECK_OK(error_from(getrlimit(RLIMIT_NOFILE, &before)));
-        none = before;
-        none.rlim_cur = (rlim_t)last + MANY_FDS / 2;
-        CHECK_OK(error_from(setrlimit(RLIMIT_NOFILE, &none)));
-        for (int fd; n < MANY_FDS && (fd = dup(STDIN_FILENO)) >= 0;)
-                fds[n++] = fd;
-        CHECK(n < MANY_FDS && errno == EMFILE, "%d descriptors: %m", n);
-        for (long i = 0; i < b; i++) {
-                pid_t child = fork();
-
-                CHECK(child >= 0, "%m");
-                if (!child) {
-                        program_check_area(area, "child");
-                        CHECK_OK(program_discard(program, a, 10 + i, 3));
-                        program_check_area(area, "child that discarded");
-                        program_store(program, a, (long)((20 + i) * (long)PAGE_BYTES), 0);
-                        program_check_area(area, "child that wrote");
-                        _exit(0);
-                }
-                CHECK(harness_reap(child) == 0, "the child failed");
-                program_check_area(area, "parent");
-        }
-        CHECK_OK(error_from(setrlimit(RLIMIT_NOFILE, &before)));
-        while (n > 0)
-                close(fds[--n]);
-        close(last);
-        return 0;
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%u", pid, tid, fd);
+        length = readlink(path, target, TARGET_SIZE - 1);
+        target[MAX(length, 0)] = '\0';
+        return length >= 0;
 }
 
+static unsigned count_contexts(pid_t pid, pid_t tid)
+{
+        char target[TARGET_SIZE];
+        unsigned n = 0;
+
+        for (unsigned fd = 0; fd < MANY_FDS; fd++)
+                n += read_descriptor(pid, tid, fd, target) && !strcmp(target, CONTEXT);
+        return n;
+}
+
+static unsigned lowest_free(pid_t pid, pid_t tid)
+{
+        char target[TARGET_SIZE];
+        unsigned fd = 0;
+
+        while (read_descriptor(pid, tid, fd, target))
+                fd++;
+        return fd;
+}
+
+/* The thread of the client that has another table than the program: what is standard input there is not in it. */
+static pid_t find_watcher(pid_t pid)
+{
+        char path[64], input[TARGET_SIZE], target[TARGET_SIZE];
+        pid_t found = 0;
+        DIR *threads;
+
+        snprintf(path, sizeof(path), "/proc/%d/task", pid);
+        threads = opendir(path);
+        CHECK(threads && read_descriptor(pid, pid, STDIN_FILENO, input), "%m");
+        for (const struct dirent *entry; (entry = readdir(threads));) {
+                pid_t tid = (pid_t)atoi(entry->d_name);
+
+                if (tid > 0 && read_descriptor(pid, tid, STDIN_FILENO, target) && strcmp(target, input))
+                        found = tid;
+        }
+        closedir(threads);
+        CHECK(found, "no thread has descriptors of its own");
+        return found;
+}
+
+static struct rlimit limit_of_forks, limit_otherwise;
+
+static void lower_limit(void)
+{
+        CHECK_OK(error_from(getrlimit(RLIMIT_NOFILE, &limit_otherwise)));
+        limit_of_forks.rlim_max = limit_otherwise.rlim_max;
+        CHECK_OK(error_from(setrlimit(RLIMIT_NOFILE, &limit_of_forks)));
+}
+
+static void restore_limit(void)
+{
+        CHECK_OK(error_from(setrlimit(RLIMIT_NOFILE, &limit_otherwise)));
+}
+
+/* From now on there is no descriptor from `a` on while the process forks, in any of its tables. */
+static long limit_forks(struct program *program, long a, long b, long c)
+{
+        limit_of_forks.rlim_cur = (rlim_t)a;
+        return -pthread_atfork(lower_limit, restore_limit, restore_limit);
+}
+
+/* One that the watcher cannot keep is there for a moment still. */
+static void check_contexts(const struct client *client, pid_t watcher, unsigned n)
+{
+        CHECK_SOON(count_contexts(client->pid, watcher) == n, "the watcher has %u contexts instead of %u",
+                   count_contexts(client->pid, watcher), n);
+}
+
+/*
+ * A fork goes on although the watcher's table has no room for the child's context: the watcher gives up its spare
+ * descriptor for that, and the daemon alone serves the child.
+ */
 static void descriptors(uid_t uid)
 {
+        struct client child, *parent;
+        unsigned n_contexts;
         struct pair pair;
+        pid_t watcher;
 
         pair_begin(&pair, uid, NULL, N_PAGES, WP_MERGE | WP_NOTIFY);
-        CHECK_OK(client_do(&pair.clients[0], fork_without_descriptors, 0, 4, 0));
+        parent = &pair.clients[0];
+        watcher = find_watcher(parent->pid);
+        n_contexts = count_contexts(parent->pid, watcher);
+        /* With room the watcher has the child's context, also when the child is gone. */
+        client_fork(parent, &child);
+        check_contexts(parent, watcher, ++n_contexts);
+        client_stop_child(parent, &child);
+        CHECK_OK(client_do(parent, limit_forks, lowest_free(parent->pid, watcher), 0, 0));
+        client_fork(parent, &child);
+        check_contexts(parent, watcher, n_contexts);
+        CHECK_OK(client_do(&child, program_use, 0, 10, 0));
+        pair_verify(&pair);
+        CHECK_OK(client_do(parent, program_use_forks, 0, 10, 0));
+        client_do(&child, program_verify, 0, 0, 0);
+        client_stop_child(parent, &child);
+        check_contexts(parent, watcher, n_contexts);
         pair_verify(&pair);
         pair_end(&pair);
 }
