@@ -25,6 +25,7 @@
 #define GUARD_SECONDS 120 /* a test that takes longer hangs */
 #define WAIT_NS       5000000
 #define WAIT_LIMIT    6000
+#define SETTLE_WAITS  60
 #define MAX_FDS       1024
 #define MAX_CHILDREN  1024
 #define LOG_TAIL      6000
@@ -139,6 +140,18 @@ size_t harness_count_fds(pid_t pid)
         return pid == getpid() ? n - 1 : n; /* the directory itself was open */
 }
 
+size_t harness_settled_fds(pid_t pid)
+{
+        struct harness_patience patience = HARNESS_PATIENCE_INIT;
+        size_t n = SIZE_MAX;
+
+        while (patience.waits < SETTLE_WAITS) {
+                n = MIN(n, harness_count_fds(pid));
+                harness_wait(&patience);
+        }
+        return n;
+}
+
 size_t harness_count_threads(pid_t pid)
 {
         return count_entries(pid, "task");
@@ -152,15 +165,20 @@ int harness_reap(pid_t pid)
         return status;
 }
 
+int harness_drop_to(uid_t uid)
+{
+        if (uid == getuid())
+                return 0;
+        /* As after execve(2), it is dumpable: its own files in /proc are its own. */
+        if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0 ||
+            prctl(PR_SET_DUMPABLE, 1) < 0)
+                return -errno;
+        return 0;
+}
+
 void harness_become(uid_t uid, pid_t parent)
 {
-        if (uid != getuid()) {
-                CHECK_OK(error_from(setgroups(0, NULL)));
-                CHECK_OK(error_from(setresgid(uid, uid, uid)));
-                CHECK_OK(error_from(setresuid(uid, uid, uid)));
-                /* As after execve(2): its own files in /proc are its own. */
-                CHECK_OK(error_from(prctl(PR_SET_DUMPABLE, 1)));
-        }
+        CHECK_OK(harness_drop_to(uid));
         /* After the change of user, which resets it. */
         CHECK_OK(error_from(prctl(PR_SET_PDEATHSIG, SIGKILL)));
         if (getppid() != parent)

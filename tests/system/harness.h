@@ -110,7 +110,10 @@ const char *harness_directory(void);
 const char *harness_wpd(void);
 const char *harness_wpctl(void);
 
-/* Becomes an ordinary program of that user, and one that ends when its parent does. */
+/* Becomes an ordinary program of that user, who has no group but his own; 0 or -errno. Nothing changes if it is his already. */
+int harness_drop_to(uid_t uid) wp_check;
+
+/* The same, and one that ends when its parent does. */
 void harness_become(uid_t uid, pid_t parent);
 
 /* Prints the end of a log of wpd's, for the report of a failure. */
@@ -118,6 +121,8 @@ void harness_show_tail(const char *path);
 
 /* Of any process. */
 size_t harness_count_fds(pid_t pid);
+/* The least of some looks: without what it opens now and then, and what it is about to close. */
+size_t harness_settled_fds(pid_t pid);
 size_t harness_count_threads(pid_t pid);
 
 /* Waits for a process to end and returns its status as waitpid(2) gives it. */

@@ -22,7 +22,6 @@
 
 #define REPLY_BYTES  ((size_t)4 << 20)
 #define SETTLE_SCANS 400
-#define COUNT_WAITS  60
 
 static const char default_config[] = "[scan]\n"
                                      "sleep_millisecs = 20\n"
@@ -277,19 +276,6 @@ static void make_domain(const struct service *service, uid_t uid)
         client_stop(&client);
 }
 
-size_t service_count_fds(const struct service *service)
-{
-        struct harness_patience patience = HARNESS_PATIENCE_INIT;
-        size_t n = SIZE_MAX;
-
-        /* The descriptors of clients that left are closed by then. */
-        while (patience.waits < COUNT_WAITS) {
-                n = MIN(n, harness_count_fds(service->pid));
-                harness_wait(&patience);
-        }
-        return n;
-}
-
 static void service_run(struct service *service)
 {
         pid_t parent = getpid();
@@ -301,6 +287,8 @@ static void service_run(struct service *service)
         CHECK_SOON(answers(service), "the daemon is not ready");
         CHECK_OK(error_from(chmod(service->client_path, 0666)));
         CHECK_OK(error_from(chmod(service->control_path, 0666)));
+        make_domain(service, 0);
+        make_domain(service, HARNESS_NOBODY);
 }
 
 void service_restart(struct service *service)
@@ -308,8 +296,6 @@ void service_restart(struct service *service)
         if (service->store)
                 CHECK_OK(fd_store_collect(service->store));
         service_run(service);
-        make_domain(service, 0);
-        make_domain(service, HARNESS_NOBODY);
 }
 
 void service_start(struct service *service, const char *config)
@@ -326,10 +312,8 @@ void service_start_stored(struct service *service, const char *config, struct fd
         snprintf(service->config_path, sizeof(service->config_path), "%s/wpd.conf", harness_directory());
         service_write_config(service, config);
         service_run(service);
-        make_domain(service, 0);
-        make_domain(service, HARNESS_NOBODY);
         CHECK_SOON(!service_figure(service, "clients"), "a client stays");
-        service->n_fds = service_count_fds(service);
+        service->n_fds = harness_settled_fds(service->pid);
         service->n_threads = harness_count_threads(service->pid);
 }
 

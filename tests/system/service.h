@@ -36,9 +36,6 @@ void service_stop(struct service *service);
 /* Ends the daemon by a signal, whatever it is doing, and waits until it is gone. */
 void service_end(struct service *service, int signal);
 
-/* How many descriptors the daemon has, apart from what it opens now and then. */
-size_t service_count_fds(const struct service *service);
-
 /* The daemon's descriptors come back to this number. */
 void service_check_fds(const struct service *service, size_t n_fds);
 

@@ -44,7 +44,7 @@ static void begin(struct scene *scene, uid_t uid)
 {
         *scene = (struct scene){.n_steps = 0};
         pair_begin(&scene->pair, uid, NULL, N_PAGES, WP_MERGE | WP_NOTIFY);
-        scene->n_fds = service_count_fds(&scene->pair.service);
+        scene->n_fds = harness_settled_fds(scene->pair.service.pid);
 }
 
 /* The good clients are right, and their writes are served and told. */
