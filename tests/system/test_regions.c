@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel/procmaps.h"
 #include "kernel/uapi.h"
 #include "system/pair.h"
 
@@ -202,31 +203,26 @@ static void wrong_arguments(uid_t uid)
 
 /* ------------------------------------------------------------------ what memory keeps */
 
-/* The mapping that begins at this address, as /proc/self/smaps shows it: its last line, and how its first one ends. */
-static void find_mapping(const char *memory, size_t *ret_bytes, char name[128], char flags[256])
+static int take_mapping(void *context, const struct vma *vma)
 {
-        FILE *smaps = fopen("/proc/self/smaps", "re");
-        unsigned long start = 0, end = 0;
-        char line[512];
-        bool found = false;
+        struct vma *found = context;
 
-        CHECK(smaps, "%m");
-        while (fgets(line, sizeof(line), smaps)) {
-                int at = 0;
+        if (vma->start != found->start)
+                return 0;
+        *found = *vma;
+        return 1;
+}
 
-                if (sscanf(line, "%lx-%lx %*s %*s %*s %*s%n", &start, &end, &at) == 2 && at) {
-                        found = start == (uintptr_t)memory;
-                        if (found) {
-                                *ret_bytes = end - start;
-                                sscanf(line + at, " %127[^\n]", name);
-                        }
-                } else if (found && !strncmp(line, "VmFlags:", 8)) {
-                        snprintf(flags, 256, "%.255s", line + 8);
-                        break;
-                }
-        }
-        fclose(smaps);
-        CHECK(found, "nothing begins there");
+/* The mapping that begins at this address. */
+static struct vma find_mapping(const char *memory)
+{
+        struct vma found = {.start = (uintptr_t)memory};
+        int fd = (int)CHECK_OK(error_from(open("/proc/self/smaps", O_RDONLY | O_CLOEXEC)));
+
+        CHECK_OK(procmaps_read(fd, take_mapping, &found));
+        close(fd);
+        CHECK(found.end, "nothing begins there");
+        return found;
 }
 
 /* a: area, b: pages. Memory with a name, with advice, and without reservation. */
@@ -247,14 +243,13 @@ static long map_peculiar(struct program *program, long a, long b, long c)
 /* It is one mapping again, and has what it had; c: it has a name. */
 static long check_peculiar(struct program *program, long a, long b, long c)
 {
-        struct area *area = &program->areas[a];
-        char name[128] = "", flags[256] = "";
-        size_t bytes = 0;
+        const struct area *area = &program->areas[a];
+        struct vma vma = find_mapping(area->memory);
 
-        find_mapping(area->memory, &bytes, name, flags);
-        CHECK(bytes >= area->n_pages * PAGE_BYTES, "the mapping has %zu bytes, flags%s", bytes, flags);
-        CHECK(strstr(flags, " nh") && strstr(flags, " nr"), "the flags are%s", flags);
-        CHECK(!c || !strcmp(name, "[anon:torture me]"), "the name is %s", name);
+        CHECK(vma.end - vma.start >= area->n_pages * PAGE_BYTES, "the mapping has %llu bytes, flags %#x",
+              (unsigned long long)(vma.end - vma.start), vma.flags);
+        CHECK(vma.flags & VMA_NOHUGEPAGE && vma.flags & VMA_NORESERVE, "the flags are %#x", vma.flags);
+        CHECK(!c || !strcmp(vma.name, "[anon:torture me]"), "the name is %s", vma.name);
         return 0;
 }
 
