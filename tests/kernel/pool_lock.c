@@ -20,9 +20,6 @@
 
 #include "kernel/poollock.h"
 
-#include <signal.h>
-#include <sys/wait.h>
-
 #define N_PAGES 8
 
 static struct fact_pool pool;

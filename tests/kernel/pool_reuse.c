@@ -22,7 +22,6 @@
 
 #include "fact.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
