@@ -109,16 +109,17 @@ static char *map_again(void *address, size_t bytes)
 void area_map(struct worker *worker, struct area *area)
 {
         struct range all;
+        bool huge; /* aligned, and asked for huge pages */
 
         area->n_pages = draw_size(worker, area);
+        huge = draw(worker, 4) == 0;
         area->n_ends = atomic_load(&shared->daemon.n_ends);
-        area->huge = draw(worker, 4) == 0;
-        if (area->huge)
+        if (huge)
                 area->memory = map_aligned(area->n_pages * PAGE_BYTES);
         else
                 area->memory = coin(worker) ? map_again(area->memory, area->n_pages * PAGE_BYTES)
                                             : torture_map(area->n_pages * PAGE_BYTES);
-        if (area->huge)
+        if (huge)
                 (void)!madvise(area->memory, area->n_pages * PAGE_BYTES, MADV_HUGEPAGE);
         all = (struct range){.area = area, .n = area->n_pages, .exclusive = true};
         range_fill(worker, &all);

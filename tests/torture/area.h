@@ -40,7 +40,6 @@ struct area {
         struct gate layout;
         char *memory;
         size_t n_pages;
-        bool huge;       /* aligned, and asked for huge pages */
         uint64_t n_ends; /* how often the daemon had ended when it was mapped */
 
         /* Whether it is registered. Inside: that does not change. */

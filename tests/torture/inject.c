@@ -11,7 +11,7 @@
  * None of that may cost a client more than that its memory is not merged, or its connection.
  *
  * WPD_INJECT_SEED    the choices
- * WPD_INJECT_ONE_IN  how rarely a frequent call fails; rare ones fail more often
+ * WPD_INJECT_ONE_IN  how rarely a frequent call fails; rare ones fail more often; without it none fails
  *
  * The first failure of each kind is announced on standard error. The wrappers call the kernel by syscall(2), not what they
  * stand before: they work before the loader is done, and under the daemon's filter of system calls.
@@ -40,11 +40,10 @@
 
 #define exported __attribute__((__visibility__("default")))
 
-#define MAX_ERRORS      5
-#define STANDARD_ONE_IN 300
-#define QUIET_NS        (300 * NSEC_PER_MSEC) /* three of four daemons start undisturbed */
-#define MAX_DELAY_NS    (3 * NSEC_PER_SEC)
-#define EVENTFD_BYTES   8
+#define MAX_ERRORS    5
+#define QUIET_NS      (300 * NSEC_PER_MSEC) /* three of four daemons start undisturbed */
+#define MAX_DELAY_NS  (3 * NSEC_PER_SEC)
+#define EVENTFD_BYTES 8
 
 enum call {
         CALL_API,
@@ -63,8 +62,7 @@ enum call {
         CALL_OPEN,
         CALL_READ,
         CALL_READ_EVENT,
-        CALL_MEMFD,
-        CALL_SOCKETPAIR,
+        CALL_CREATE,
         CALL_DUPFD,
         CALL_ALLOCATE,
         CALL_DELAY, /* these three are not errors */
@@ -96,8 +94,7 @@ static struct row {
         [CALL_OPEN] = {"open", 30, {EMFILE, ENFILE, ENOMEM, EINTR, ESRCH}},
         [CALL_READ] = {"read", 3, {EIO, EINTR, ENOMEM, ESRCH}},
         [CALL_READ_EVENT] = {"read of an event", 1, {EAGAIN, EINTR}},
-        [CALL_MEMFD] = {"memfd_create", 30, {EMFILE, ENFILE, ENOMEM}},
-        [CALL_SOCKETPAIR] = {"socketpair", 30, {EMFILE, ENFILE, ENOMEM}},
+        [CALL_CREATE] = {"creating a file", 30, {EMFILE, ENFILE, ENOMEM, ENOSPC}},
         [CALL_DUPFD] = {"F_DUPFD_CLOEXEC", 30, {EMFILE}},
         [CALL_ALLOCATE] = {"allocating memory", 1, {ENOMEM}},
         [CALL_DELAY] = {"a late packet", 1, {-1}},
@@ -106,7 +103,7 @@ static struct row {
 };
 
 static _Atomic uint64_t chance;
-static uint64_t one_in; /* 0: not yet */
+static uint64_t one_in; /* 0: nothing fails, or not yet */
 static uint64_t began_ns;
 static bool quiet_start;
 
@@ -118,7 +115,7 @@ __attribute__((__constructor__)) static void begin(void)
         atomic_store(&chance, number);
         began_ns = clock_now();
         quiet_start = number % 4;
-        one_in = rarely ? strtoull(rarely, NULL, 10) : STANDARD_ONE_IN;
+        one_in = rarely ? strtoull(rarely, NULL, 10) : 0;
 }
 
 static uint64_t draw(uint64_t n)
@@ -253,10 +250,22 @@ exported void *mmap64(void *address, size_t length, int protection, int flags, i
         return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
 }
 
-/* The daemon opens files for reading only. */
+/* Of files that are there, for reading only. */
 exported int open64(const char *path, int flags, ...)
 {
         return fails(CALL_OPEN) ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, 0);
+}
+
+/* Only the files of pools are opened in this way. */
+exported int openat64(int directory_fd, const char *path, int flags, ...)
+{
+        va_list arguments;
+        mode_t mode;
+
+        va_start(arguments, flags);
+        mode = va_arg(arguments, mode_t);
+        va_end(arguments);
+        return fails(CALL_CREATE) ? -1 : (int)syscall(SYS_openat, directory_fd, path, flags, mode);
 }
 
 /* What an eventfd or a timer holds is read again later; other errors are not theirs. */
@@ -266,17 +275,7 @@ exported ssize_t read(int fd, void *buffer, size_t n)
                                                                        : syscall(SYS_read, fd, buffer, n);
 }
 
-exported int memfd_create(const char *name, unsigned flags)
-{
-        return fails(CALL_MEMFD) ? -1 : (int)syscall(SYS_memfd_create, name, flags);
-}
-
 /* ------------------------------------------------------------------ sockets */
-
-exported int socketpair(int domain, int type, int protocol, int pair[2])
-{
-        return fails(CALL_SOCKETPAIR) ? -1 : (int)syscall(SYS_socketpair, domain, type, protocol, pair);
-}
 
 exported int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 {

@@ -19,7 +19,6 @@
 #include "bench/control.h"
 #include "system/harness.h"
 #include "torture/shared.h"
-#include "util/cleanup.h"
 #include "wp.h"
 
 #define POLL_NS      (100 * NSEC_PER_MSEC)

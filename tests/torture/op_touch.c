@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "torture/content.h"
 #include "torture/op.h"
 #include "torture/stall.h"
 

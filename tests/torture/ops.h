@@ -4,7 +4,7 @@
 /*
  * The operations: whatever a program may do to its own memory
  *
- * An operation that works on pages is called inside the layout of the area; one of a whole area is not, and closes it itself.
+ * An operation that works on pages is called inside the layout of the area; the others are not, and close or enter it themselves.
  * It takes the pages that it needs, does its work to the memory and the same to the shadow, and gives the pages back. One that
  * cannot be done at the moment returns without having done anything.
  */
@@ -15,7 +15,7 @@
 #include "torture/worker.h"
 
 enum {
-        OP_WHOLE = 1 << 0, /* of a whole area: changes its layout */
+        OP_WHOLE = 1 << 0, /* called outside the layout */
         OP_CHILD = 1 << 1, /* children do it, too */
         OP_ASKED = 1 << 2, /* only when --only names it */
 };

@@ -203,10 +203,10 @@ int options_parse(struct options *options, int argc, char **argv)
 void options_print(const struct options *options)
 {
         printf("wpd-torture --seed=%llu --seconds=%u --clients=%u --threads=%u --pages=%u --kill-interval=%u "
-               "--client-kill-interval=%u --uid=%u%s",
+               "--client-kill-interval=%u --uid=%u --hang=%u --directory=%s --wpd=%s%s",
                (unsigned long long)options->seed, options->seconds, options->clients, options->threads,
-               options->pages, options->kill_ms, options->client_kill_ms, options->uid,
-               options->stops ? " --stops" : "");
+               options->pages, options->kill_ms, options->client_kill_ms, options->uid, options->hang_seconds,
+               options->directory, options->wpd, options->stops ? " --stops" : "");
         if (options->only)
                 printf(" --only=%s", options->only);
         if (options->without)

@@ -57,7 +57,6 @@ __attribute__((__format__(__printf__, 2, 0))) static void record(uintptr_t addre
         if (atomic_flag_test_and_set(&verdict->taken))
                 return;
         verdict->pid = (pid_t)syscall(SYS_getpid);
-        verdict->tid = (pid_t)syscall(SYS_gettid);
         verdict->address = address;
         vsnprintf(verdict->text, sizeof(verdict->text), format, arguments);
         atomic_store(&verdict->ready, true);

@@ -108,7 +108,6 @@ struct verdict {
         atomic_flag taken; /* the first failure is the one that counts */
         _Atomic bool ready;
         pid_t pid;
-        pid_t tid;
         uintptr_t address; /* 0: the failure is not about memory */
         char text[MAX_VERDICT];
 };

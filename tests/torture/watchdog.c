@@ -5,11 +5,8 @@
 #include "torture/watchdog.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "torture/shared.h"
@@ -19,43 +16,37 @@ static bool hangs(const struct progress *progress)
 {
         uint64_t since = atomic_load(&progress->since_ns);
 
-        return atomic_load(&progress->pid) &&
-               clock_now() > since + shared->options.hang_seconds * NSEC_PER_SEC;
+        return clock_now() > since + shared->options.hang_seconds * NSEC_PER_SEC;
 }
 
-/* Who serves a child's memory depends on whether its client lives. */
-static void look_at_child(const struct child_slot *child)
-{
-        const struct client_slot *client = &shared->clients[atomic_load(&child->client)];
-
-        if (!hangs(&child->progress))
-                return;
-        complain("HANG: process %d, a child of client %u, process %d, which %s, does \"%s\" since %.1f s",
-                 atomic_load(&child->pid), atomic_load(&child->client), atomic_load(&client->pid),
-                 atomic_load(&client->generation) != atomic_load(&child->generation) ? "is gone" : "lives",
-                 atomic_load(&child->progress.what),
-                 (double)(clock_now() - atomic_load(&child->progress.since_ns)) / 1e9);
-        shared->verdict.pid = atomic_load(&child->pid);
-}
-
-static void look(const struct progress *progress, const char *who, unsigned index)
+/* `gone`: who serves a child's memory depends on whether its client lives. */
+static void look(const struct progress *progress, const char *who, unsigned client, bool gone)
 {
         pid_t pid = atomic_load(&progress->pid);
 
-        if (!hangs(progress))
+        if (!pid || !hangs(progress))
                 return;
-        complain("HANG: %s %u, process %d, thread %d, does \"%s\" since %.1f s", who, index, pid,
-                 atomic_load(&progress->tid), atomic_load(&progress->what),
+        complain("HANG: %s %u%s, process %d, thread %d, does \"%s\" since %.1f s", who, client,
+                 gone ? ", which is gone" : "", pid, atomic_load(&progress->tid),
+                 atomic_load(&progress->what),
                  (double)(clock_now() - atomic_load(&progress->since_ns)) / 1e9);
         shared->verdict.pid = pid;
+}
+
+static void look_at_child(const struct child_slot *child)
+{
+        unsigned client = atomic_load(&child->client);
+        bool gone = atomic_load(&shared->clients[client].generation) != atomic_load(&child->generation);
+
+        look(&child->progress, "a child of client", client, gone);
 }
 
 void watchdog_step(void)
 {
         for (unsigned i = 0; i < shared->options.clients; i++) {
-                look(&shared->clients[i].manager, "the manager of client", i);
+                look(&shared->clients[i].manager, "the manager of client", i, false);
                 for (unsigned k = 0; k < shared->options.threads; k++)
-                        look(&shared->clients[i].workers[k], "a worker of client", i);
+                        look(&shared->clients[i].workers[k], "a worker of client", i, false);
         }
         for (unsigned i = 0; i < MAX_CHILDREN; i++)
                 look_at_child(&shared->children[i]);
