@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "torture/entry.h"
 #include "torture/op.h"
 
 /* Newer than the C library's headers. */
@@ -15,6 +16,7 @@
 #define MADV_COLLAPSE 25
 #endif
 
+#define ENTRIES_AT_ONCE  512
 #define MAX_LOCKED_PAGES 64 /* RLIMIT_MEMLOCK of an ordinary user is small */
 
 /* The call as the C library makes it, or without it. */
@@ -46,6 +48,27 @@ void op_dontneed(struct worker *worker, struct area *area)
         gate_leave(&area->discards);
 }
 
+/*
+ * A process that frees pages can make others lose theirs if they share them since fork(2) and somebody reads with
+ * process_vm_readv(2): that is the kernel's fault (tests/kernel/shared_lazyfree.c). So these are written first.
+ */
+static void stop_sharing(const struct range *range)
+{
+        uint64_t entries[ENTRIES_AT_ONCE];
+
+        for (size_t done = 0, n; done < range->n; done += n) {
+                char *memory = range_memory(range) + done * PAGE_BYTES;
+                int r;
+
+                n = MIN(range->n - done, ENTRIES_AT_ONCE);
+                r = entries_read(getpid(), (uintptr_t)memory, entries, n);
+                EXPECT(r == 0, "/proc/self/pagemap: %s", strerror(-r));
+                for (size_t i = 0; i < n; i++)
+                        if ((entries[i] & (ENTRY_PRESENT | ENTRY_FILE | ENTRY_EXCLUSIVE)) == ENTRY_PRESENT)
+                                *(volatile char *)(memory + i * PAGE_BYTES) = memory[i * PAGE_BYTES];
+        }
+}
+
 /* A write ends what MADV_FREE began: from then on the page is what it was or zeros, but for that byte. */
 static void settle_freed(struct worker *worker, const struct range *range, size_t page)
 {
@@ -72,6 +95,7 @@ void op_free(struct worker *worker, struct area *area)
                 return;
         if (range_take(worker, area, SIZE_MAX, true, &range)) {
                 range_verify(worker, &range, "before it is freed");
+                stop_sharing(&range);
                 if (advise(worker, &range, MADV_FREE) < 0) {
                         EXPECT_AT(range_memory(&range), errno == EINVAL, "MADV_FREE: %s", strerror(errno));
                         count(COUNT_TOLERATED, 1);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "torture/entry.h"
 #include "torture/shared.h"
 #include "util/cleanup.h"
 
@@ -85,22 +86,11 @@ void watchdog_describe_threads(pid_t pid)
                 closedir(threads);
 }
 
-static void print_pagemap(pid_t pid, uintptr_t address)
-{
-        _cleanup_fd_ int fd = -EBADF;
-        uint64_t entry;
-        char path[64];
-
-        snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd >= 0 && pread(fd, &entry, sizeof(entry), (off_t)(address / PAGE_BYTES * 8)) == sizeof(entry))
-                printf("pagemap of %#lx: %#llx\n", (unsigned long)address, (unsigned long long)entry);
-}
-
 void watchdog_describe_address(pid_t pid, uintptr_t address)
 {
         char path[64], line[512];
         bool inside = false;
+        uint64_t entry;
         FILE *smaps;
 
         snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
@@ -115,5 +105,6 @@ void watchdog_describe_address(pid_t pid, uintptr_t address)
         }
         if (smaps)
                 fclose(smaps);
-        print_pagemap(pid, address);
+        if (entries_read(pid, address, &entry, 1) == 0)
+                printf("pagemap of %#lx: %#llx\n", (unsigned long)address, (unsigned long long)entry);
 }
