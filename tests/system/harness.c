@@ -185,6 +185,14 @@ void harness_become(uid_t uid, pid_t parent)
                 _exit(EXIT_FAILURE);
 }
 
+bool harness_cannot_serve(const char *wpd, int status)
+{
+        char command[4096 + 32];
+
+        snprintf(command, sizeof(command), "'%s' --check >/dev/null 2>&1", wpd);
+        return WIFEXITED(status) && WEXITSTATUS(status) == 1 && system(command);
+}
+
 /* The state and the parent of a process; 0 when it is gone. */
 static pid_t parent_of(pid_t pid)
 {

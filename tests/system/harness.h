@@ -116,6 +116,9 @@ int harness_drop_to(uid_t uid) wp_check;
 /* The same, and one that ends when its parent does. */
 void harness_become(uid_t uid, pid_t parent);
 
+/* The daemon ended with this status at its start; whether it says itself, asked with --check, that it cannot serve here. */
+bool harness_cannot_serve(const char *wpd, int status);
+
 /* Prints the end of a log of wpd's, for the report of a failure. */
 void harness_show_tail(const char *path);
 

@@ -240,13 +240,9 @@ static void execute(const struct service *service, pid_t parent)
         CHECK(false, "%s: %m", harness_wpd());
 }
 
-/* A host on which wpd says itself that it cannot serve tests nothing. */
 static void ended(int status)
 {
-        char command[160];
-
-        snprintf(command, sizeof(command), "'%s' --check >/dev/null 2>&1", harness_wpd());
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 1 && system(command))
+        if (harness_cannot_serve(harness_wpd(), status))
                 harness_skip("wpd cannot serve here: see wpd --check");
         CHECK(false, "the daemon ended with status %#x", (unsigned)status);
 }

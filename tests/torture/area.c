@@ -47,6 +47,7 @@
 
 #include "torture/client.h"
 #include "torture/content.h"
+#include "torture/entry.h"
 #include "torture/shared.h"
 #include "torture/stall.h"
 #include "torture/worker.h"
@@ -58,7 +59,6 @@
 #define COLD_ONE_IN 24
 
 #define LOOK_AGAIN_NS (20 * NSEC_PER_MSEC)
-#define FORK_TOLD_NS  (20 * NSEC_PER_MSEC) /* until a watcher that got no CPU has told the daemon of a fork */
 
 /* ------------------------------------------------------------------ areas */
 
@@ -68,6 +68,7 @@ void area_init(struct area *area, unsigned index, size_t max_pages)
         area->max_pages = max_pages;
         area->shadow = torture_map(max_pages * PAGE_BYTES);
         area->locks = torture_map(max_pages * sizeof(*area->locks));
+        area->discarded = torture_map(max_pages * sizeof(*area->discarded));
         area->history = torture_map(max_pages * sizeof(*area->history));
 }
 
@@ -75,6 +76,7 @@ void area_release(struct area *area)
 {
         munmap(area->shadow, area->max_pages * PAGE_BYTES);
         munmap((void *)area->locks, area->max_pages * sizeof(*area->locks));
+        munmap((void *)area->discarded, area->max_pages * sizeof(*area->discarded));
         munmap(area->history, area->max_pages * sizeof(*area->history));
 }
 
@@ -113,7 +115,7 @@ void area_map(struct worker *worker, struct area *area)
 
         area->n_pages = draw_size(worker, area);
         huge = draw(worker, 4) == 0;
-        area->n_ends = atomic_load(&shared->daemon.n_ends);
+        area->n_disconnects = atomic_load(&client_fate(worker->client)->n_disconnects);
         if (huge)
                 area->memory = map_aligned(area->n_pages * PAGE_BYTES);
         else
@@ -171,6 +173,8 @@ bool range_take_at(struct worker *worker, struct area *area, size_t first, size_
 {
         size_t n = 0;
 
+        /* Settling changes the shadow; see page_verify(). */
+        exclusive |= worker->depth > 0;
         while (n < max && first + n < area->n_pages && page_lock(area, first + n, exclusive))
                 n++;
         *ret_range = (struct range){.area = area, .first = first, .n = n, .exclusive = exclusive};
@@ -241,6 +245,13 @@ void range_fill(struct worker *worker, const struct range *range)
 void range_zero_shadow(const struct range *range)
 {
         memset(range_shadow(range), 0, range_bytes(range));
+}
+
+void range_discard_shadow(const struct range *range)
+{
+        range_zero_shadow(range);
+        for (size_t page = range->first; page < range->first + range->n; page++)
+                atomic_store(&range->area->discarded[page], true);
 }
 
 /* ------------------------------------------------------------------ fork */
@@ -361,8 +372,8 @@ static void describe_fork(struct text *text, const struct worker *worker)
             "  forked %.3f ms ago; since then the daemon ended %llu times, the client disconnected %u times%s\n",
             (double)(clock_now() - forked->time_ns) / 1e6,
             (unsigned long long)(atomic_load(&shared->daemon.n_ends) - forked->n_ends),
-            atomic_load(&worker->client->slot->n_disconnects) - forked->n_disconnects,
-            client_died_ns(worker->client) ? " and is gone" : "");
+            atomic_load(&client_fate(worker->client)->n_disconnects) - forked->n_disconnects,
+            client_is_orphaned(worker->client) ? ", and is gone" : "");
 }
 
 __attribute__((__noreturn__)) static void page_fail(struct worker *worker, const struct range *range,
@@ -399,27 +410,23 @@ __attribute__((__noreturn__)) static void page_fail(struct worker *worker, const
         fail((uintptr_t)memory, "%s", buffer);
 }
 
-/* doc/memory.md: when daemon and parent are gone, or the parent died while it forked, nobody has a child's context. */
-static bool is_unserved(const struct worker *worker, const struct area *area)
+/* Where nobody has the context of a child, what was merged and is discarded reads as before, or as something else of the pool. */
+static bool is_stale(struct worker *worker, const struct range *range, size_t page)
 {
-        uint64_t died_ns = client_died_ns(worker->client);
+        const char *memory = range_memory(range) + page * PAGE_BYTES;
+        uint64_t entry;
 
-        if (!worker->depth || !died_ns)
-                return false;
-        return atomic_load(&shared->daemon.n_ends) != area->n_ends || shared->options.inject ||
-               died_ns < worker->forked.born_ns + FORK_TOLD_NS;
+        return atomic_load(&range->area->discarded[range->first + page]) &&
+               client_is_unserved(worker, range->area) &&
+               entries_read((pid_t)syscall(SYS_getpid), (uintptr_t)memory, &entry, 1) == 0 &&
+               entry & ENTRY_FILE;
 }
 
-/* The pages that such a child discards read as before. The shadow takes that over: from then on the page must keep it. */
-static bool settle_stale(struct worker *worker, const struct range *range, size_t page)
+/* The shadow takes that over: from then on the page must keep it. */
+static void settle_stale(const struct range *range, size_t page)
 {
-        char *shadow = range_shadow(range) + page * PAGE_BYTES;
-
-        if (memcmp(shadow, content_page(0), PAGE_BYTES) || !is_unserved(worker, range->area))
-                return false;
-        memcpy(shadow, range_memory(range) + page * PAGE_BYTES, PAGE_BYTES);
+        memcpy(range_shadow(range) + page * PAGE_BYTES, range_memory(range) + page * PAGE_BYTES, PAGE_BYTES);
         count(COUNT_STALE, 1);
-        return true;
 }
 
 void page_verify(struct worker *worker, const struct range *range, size_t page, const char *when)
@@ -428,9 +435,12 @@ void page_verify(struct worker *worker, const struct range *range, size_t page, 
         bool right = !memcmp(range_memory(range) + page * PAGE_BYTES, range_shadow(range) + page * PAGE_BYTES,
                              PAGE_BYTES);
 
-        stall_note(start, clock_now());
-        if (!right && !settle_stale(worker, range, page))
+        stall_note(worker, start, clock_now());
+        if (!right && is_stale(worker, range, page))
+                settle_stale(range, page);
+        else if (!right)
                 page_fail(worker, range, page, when);
+        atomic_store_explicit(&range->area->discarded[range->first + page], false, memory_order_relaxed);
         count(COUNT_VERIFIED, 1);
 }
 

@@ -40,7 +40,7 @@ struct area {
         struct gate layout;
         char *memory;
         size_t n_pages;
-        uint64_t n_ends; /* how often the daemon had ended when it was mapped */
+        uint32_t n_disconnects; /* how often the client had disconnected when it was mapped */
 
         /* Whether it is registered. Inside: that does not change. */
         struct gate registration;
@@ -53,8 +53,9 @@ struct area {
         struct gate discards;
 
         /* One of each for each page; none of this is ever registered. */
-        char *shadow;           /* what the memory must hold */
-        _Atomic int32_t *locks; /* 0 free, n readers, PAGE_TAKEN */
+        char *shadow;            /* what the memory must hold */
+        _Atomic int32_t *locks;  /* 0 free, n readers, PAGE_TAKEN */
+        _Atomic bool *discarded; /* and not read since */
         struct history *history;
 };
 
@@ -112,6 +113,8 @@ void range_draw_content(struct worker *worker, char *buffer, size_t n_pages);
 
 /* The shadow becomes zeros. */
 void range_zero_shadow(const struct range *range);
+/* The same, of pages that are about to be discarded. */
+void range_discard_shadow(const struct range *range);
 
 /* In a forked child: of all areas only these pages are its own; see area.c. */
 void areas_inherit(struct area *areas, unsigned n_areas, const struct range *ranges, unsigned n_ranges);

@@ -5,7 +5,6 @@
 #include "torture/client.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,35 +25,67 @@
 
 /* ------------------------------------------------------------------ an ordinary program */
 
-uint64_t client_died_ns(const struct client *client)
+static bool is_dead(const struct fate *fate)
 {
-        uint64_t died_ns = atomic_load(client_slot_died_ns(client->slot, client->generation));
+        return atomic_load(&fate->died_ns);
+}
 
-        for (unsigned i = 0; i < client->n_forebears && !died_ns; i++) {
-                const struct forebear *forebear = &client->forebears[i];
+/* Its place is somebody else's: it died long ago. */
+static bool is_forgotten(const struct forebear *forebear)
+{
+        return atomic_load(&forebear->slot->pid) != forebear->pid;
+}
 
-                died_ns = atomic_load(&forebear->slot->died_ns);
-                if (atomic_load(&forebear->slot->pid) != forebear->pid)
-                        died_ns = 1; /* its place is somebody else's: long ago */
+bool client_is_orphaned(const struct client *client)
+{
+        bool orphaned = is_dead(client_fate(client));
+
+        for (unsigned i = 0; i < client->n_forebears; i++)
+                orphaned |= is_dead(&client->forebears[i].slot->fate) || is_forgotten(&client->forebears[i]);
+        return orphaned;
+}
+
+/* The one that died was connected to the daemon of today, for long enough, and the child was there for long enough. */
+static bool was_handed_over(const struct fate *fate, const struct worker *child)
+{
+        uint64_t died_ns = atomic_load(&fate->died_ns);
+
+        return atomic_load(&fate->daemon) == atomic_load(&shared->daemon.n_ends) &&
+               died_ns > atomic_load(&fate->connected_ns) + TOLD_NS && died_ns > child->forked.told_ns;
+}
+
+bool client_is_unserved(const struct worker *worker, const struct area *area)
+{
+        const struct client *client = worker->client;
+        const struct fate *fate = client_fate(client);
+        bool unserved = false;
+
+        if (!worker->depth || !client_is_orphaned(client))
+                return false;
+        if (is_dead(fate))
+                unserved = !was_handed_over(fate, worker) ||
+                           atomic_load(&fate->n_disconnects) != area->n_disconnects;
+        for (unsigned i = 0; i < client->n_forebears && !unserved; i++) {
+                fate = &client->forebears[i].slot->fate;
+                unserved = is_forgotten(&client->forebears[i]) ||
+                           (is_dead(fate) && !was_handed_over(fate, worker));
         }
-        return died_ns;
+        /* A daemon that errs may lose a context at any time. */
+        return unserved || shared->options.inject;
 }
 
 static void become(uid_t uid, pid_t parent)
 {
         struct rlimit limit;
+        int r;
 
         /* As much as may be: for mlock(2) and the fixed buffers of io_uring. */
         if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0) {
                 limit.rlim_cur = limit.rlim_max;
                 (void)!setrlimit(RLIMIT_MEMLOCK, &limit);
         }
-        if (uid != getuid())
-                EXPECT(setgroups(0, NULL) == 0 && setresgid(uid, uid, uid) == 0 &&
-                               setresuid(uid, uid, uid) == 0,
-                       "user %u: %s", uid, strerror(errno));
-        /* As after execve(2): its own files in /proc are its own. */
-        EXPECT(prctl(PR_SET_DUMPABLE, 1) == 0, "PR_SET_DUMPABLE: %s", strerror(errno));
+        r = harness_drop_to(uid);
+        EXPECT(r == 0, "user %u: %s", uid, strerror(-r));
         EXPECT(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0, "PR_SET_PDEATHSIG: %s", strerror(errno));
         if (getppid() != parent)
                 _exit(EXIT_FAILURE);
@@ -103,7 +134,8 @@ static void disconnect(struct client *client)
         client->manager.what = "wp_disconnect";
         progress_note(&client->slot->manager, "wp_disconnect");
         close_gates(client);
-        atomic_fetch_add(&client->slot->n_disconnects, 1);
+        fate_disconnected(client_fate(client));
+        atomic_fetch_add(&client_fate(client)->n_disconnects, 1);
         client->wp = wp_disconnect(client->wp);
         for (unsigned i = 0; i < client->n_areas; i++)
                 client->areas[i].region = NULL;
@@ -128,6 +160,7 @@ static void try_connect(struct client *client)
         if (r < 0)
                 return;
         count(COUNT_CONNECTS, 1);
+        fate_connected(client_fate(client));
         while (!gate_close(&client->connection))
                 ;
         client->wp = wp;
@@ -153,17 +186,24 @@ static bool answers(struct client *client)
         return r == 0;
 }
 
+static void note_lost(struct client *client)
+{
+        count(COUNT_LOST, 1);
+        fate_disconnected(client_fate(client));
+        client->lost_ns = clock_now();
+        client->patience_ns = draw(&client->manager, PATIENCE_MS * NSEC_PER_MSEC);
+}
+
 static void take_events(struct client *client)
 {
         struct wp_event event;
 
         while (wp_next_event(client->wp, &event) > 0) {
                 count(COUNT_EVENTS, 1);
-                if (event.type != WP_EVENT_DISCONNECTED)
-                        continue;
-                count(COUNT_LOST, 1);
-                client->lost_ns = clock_now();
-                client->patience_ns = draw(&client->manager, PATIENCE_MS * NSEC_PER_MSEC);
+                if (event.type == WP_EVENT_DISCONNECTED)
+                        note_lost(client);
+                else if (event.type == WP_EVENT_RECONNECTED)
+                        fate_connected(client_fate(client));
         }
 }
 
@@ -214,7 +254,7 @@ static void manage(struct client *client)
                 reap_children(client);
                 /* In the middle of everything: the other threads end wherever they are. */
                 if (client->leave_ns && clock_now() > client->leave_ns && !atomic_load(&shared->calm)) {
-                        atomic_store(client_slot_died_ns(client->slot, client->generation), clock_now());
+                        atomic_store(&client_fate(client)->died_ns, clock_now());
                         _exit(EXIT_SUCCESS);
                 }
                 nanosleep(&(struct timespec){.tv_nsec = (long)MANAGER_PAUSE_NS}, NULL);
@@ -249,7 +289,7 @@ static void prepare(struct client *client, unsigned index)
                 client->leave_ns = clock_now() + draw(&client->manager, LEAVE_MS * NSEC_PER_MSEC);
         for (unsigned i = 0; i < client->n_workers; i++) {
                 worker_init(&client->workers[i], client, i, &client->slot->workers[i]);
-                client->workers[i].peer = peer_start();
+                client->workers[i].peer = peer_start(client);
         }
         for (unsigned i = 0; i < client->n_areas; i++) {
                 area_init(&client->areas[i], i, options->pages / client->n_areas);

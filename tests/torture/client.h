@@ -53,8 +53,22 @@ static inline void client_inherit(struct client *client)
         atomic_store(&client->connection.inside, 0);
 }
 
-/* For its children: since when it, or one between that merged memory of its own, is dead, or will be at once; 0: all live. */
-uint64_t client_died_ns(const struct client *client);
+static inline struct fate *client_fate(const struct client *client)
+{
+        return client_slot_fate(client->slot, client->generation);
+}
+
+/* For its children: it, or one between that had a connection of its own, is dead, or will be at once. */
+bool client_is_orphaned(const struct client *client);
+
+/*
+ * Whether nobody need have the context that a child inherited with this area, by the rules of doc/memory.md. That the daemon
+ * was told is something that only shows later, so some time is left for it.
+ */
+bool client_is_unserved(const struct worker *worker, const struct area *area);
+
+/* Until a watcher that gets little CPU has told the daemon of a fork, or a new daemon of all its children. */
+#define TOLD_NS (500 * NSEC_PER_MSEC)
 
 /* The process: forked from the main one. */
 void client_main(unsigned index) __attribute__((__noreturn__));

@@ -21,16 +21,14 @@
 #include "torture/shared.h"
 #include "wp.h"
 
-#define POLL_NS      (100 * NSEC_PER_MSEC)
-#define ANSWER_MS    100 /* a daemon that is slower is asked again later */
-#define READY_NS     (30 * NSEC_PER_SEC)
-#define END_NS       (30 * NSEC_PER_SEC)
-#define LEFT_NS      (30 * NSEC_PER_SEC)
-#define MAX_DOWN_MS  800
-#define MAX_STOP_MS  3000
-#define LOSS_ONE_IN  4
-#define SETTLE_WAITS 60
-#define SETTLE_NS    (5 * NSEC_PER_MSEC)
+#define POLL_NS     (100 * NSEC_PER_MSEC)
+#define ANSWER_MS   100 /* a daemon that is slower is asked again later */
+#define READY_NS    (30 * NSEC_PER_SEC)
+#define END_NS      (30 * NSEC_PER_SEC)
+#define LEFT_NS     (30 * NSEC_PER_SEC)
+#define MAX_DOWN_MS 800
+#define MAX_STOP_MS 3000
+#define LOSS_ONE_IN 4
 
 static const char configuration[] = "[scan]\n"
                                     "sleep_millisecs = 10\n"
@@ -159,7 +157,7 @@ static void inject(const struct keeper *keeper)
         const struct options *options = &shared->options;
         char number[32];
 
-        if (!options->inject || keeper->spared)
+        if (!keeper->injected_life)
                 return;
         snprintf(number, sizeof(number), "%llu", (unsigned long long)(options->seed + keeper->n_lives));
         setenv("WPD_INJECT_SEED", number, true);
@@ -213,12 +211,17 @@ static void start(struct keeper *keeper)
                 unlink(path);
         }
         keep_store(keeper);
+        keeper->injected_life = shared->options.inject && !keeper->spared;
         keeper->n_lives++;
         keeper->pid = fork();
         if (!keeper->pid)
                 execute(keeper);
-        if (keeper->pid < 0)
+        if (keeper->pid < 0) {
                 complain("fork: %s", strerror(errno));
+                keeper->pid = 0;
+                keeper->state = KEEPER_DOWN;
+                return;
+        }
         keeper->state = KEEPER_STARTING;
         keeper->next_ns = clock_now() + READY_NS;
 }
@@ -316,7 +319,7 @@ static void check_end(struct keeper *keeper, int status)
                 return;
         if (WIFSIGNALED(status))
                 complain("the daemon was ended by %s", strsignal(WTERMSIG(status)));
-        else if (shared->options.inject && !keeper->spared)
+        else if (keeper->injected_life)
                 keeper->n_own_ends += !told;
         else if (!told || WEXITSTATUS(status))
                 complain("the daemon ended by itself, or not well, with status %d", WEXITSTATUS(status));
@@ -382,29 +385,15 @@ void keeper_spare(struct keeper *keeper)
         }
 }
 
-/* The least of some looks: now and then it opens a file for a moment. */
-static size_t settled_fds(const struct keeper *keeper)
-{
-        size_t n = SIZE_MAX;
-
-        for (unsigned i = 0; i < SETTLE_WAITS; i++) {
-                n = MIN(n, harness_count_fds(keeper->pid));
-                nanosleep(&(struct timespec){.tv_nsec = (long)SETTLE_NS}, NULL);
-        }
-        return n;
-}
-
 /* The first client of a user makes his trust domain, which the daemon keeps. */
 static void make_domain(void)
 {
         pid_t pid = fork();
         struct wp_client *client = NULL;
-        uid_t uid = shared->options.uid;
         int status = 0;
 
         if (!pid) {
-                if (setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0 ||
-                    prctl(PR_SET_DUMPABLE, 1) < 0)
+                if (harness_drop_to(shared->options.uid) < 0)
                         _exit(EXIT_FAILURE);
                 status = wp_connect(shared->client_path, &client) < 0;
                 wp_disconnect(client);
@@ -412,6 +401,17 @@ static void make_domain(void)
         }
         if (waitpid(pid, &status, 0) != pid || status)
                 complain("a client without memory ended with status %#x", (unsigned)status);
+}
+
+/* False on a host on which wpd says itself that it cannot serve. */
+static bool first_ended(struct keeper *keeper, int status)
+{
+        keeper->pid = 0;
+        keeper->state = KEEPER_DOWN;
+        if (harness_cannot_serve(shared->options.wpd, status))
+                return false;
+        complain("the daemon ended at its start with status %#x", (unsigned)status);
+        return true;
 }
 
 bool keeper_start(struct keeper *keeper)
@@ -431,16 +431,13 @@ bool keeper_start(struct keeper *keeper)
         keeper->spared = true;
         start(keeper);
         while (keeper->state == KEEPER_STARTING && !atomic_load(&shared->verdict.ready)) {
-                if (waitpid(keeper->pid, &status, WNOHANG) == keeper->pid) {
-                        keeper->pid = 0;
-                        keeper->state = KEEPER_DOWN;
-                        return false;
-                }
+                if (waitpid(keeper->pid, &status, WNOHANG) == keeper->pid)
+                        return first_ended(keeper, status);
                 try_ready(keeper);
         }
         keeper->spared = spared;
         make_domain();
-        keeper->n_fds = settled_fds(keeper);
+        keeper->n_fds = harness_settled_fds(keeper->pid);
         keeper->n_threads = harness_count_threads(keeper->pid);
         return true;
 }
@@ -450,7 +447,7 @@ static bool empty(struct keeper *keeper, char *ret_text, size_t size)
         json_t *status = ask_status(keeper);
         uint64_t clients = figure(status, "clients"),
                  pages = figure(status, "pages_shared") + figure(status, "pages_retired");
-        size_t n_fds = settled_fds(keeper), n_threads = harness_count_threads(keeper->pid);
+        size_t n_fds = harness_settled_fds(keeper->pid), n_threads = harness_count_threads(keeper->pid);
         bool answered = status;
 
         json_decref(status);

@@ -46,7 +46,8 @@ struct keeper {
         struct fd_store store; /* what the daemon has kept from one life to the next, most of the time */
         uint64_t next_ns;
         uint64_t poll_ns;
-        bool spared; /* nothing is done to it any more, and nothing injected from its next life on */
+        bool spared;        /* nothing is done to it any more, and nothing injected from its next life on */
+        bool injected_life; /* its system calls fail */
         unsigned n_lives;
         unsigned n_kills;
         unsigned n_terms;

@@ -37,9 +37,9 @@ void op_dontneed(struct worker *worker, struct area *area)
         if (range_take(worker, area, SIZE_MAX, true, &range)) {
                 if (coin(worker))
                         range_verify(worker, &range, "before it is discarded");
+                range_discard_shadow(&range);
                 EXPECT_AT(range_memory(&range), advise(worker, &range, MADV_DONTNEED) == 0,
                           "MADV_DONTNEED: %s", strerror(errno));
-                range_zero_shadow(&range);
                 /* A child settles at once what it reads; see page_verify(). */
                 if (worker->depth || coin(worker))
                         range_verify(worker, &range, "after it was discarded");

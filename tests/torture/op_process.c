@@ -30,6 +30,7 @@ struct heritage {
         struct range ranges[MAX_RANGES];
         unsigned n;
         bool inside[MAX_AREAS];
+        bool raw; /* by a raw clone(2) */
 };
 
 static void take_area(struct worker *worker, struct area *area, struct heritage *heritage)
@@ -46,14 +47,36 @@ static void take_area(struct worker *worker, struct area *area, struct heritage 
         }
 }
 
+/*
+ * doc/memory.md: a child that is forked while its memory is given back is not served for that. fork(2) waits until that is
+ * over; a raw clone(2) does not, so nothing is given back meanwhile.
+ */
+static bool enter_area(struct area *area, bool raw)
+{
+        if (!gate_enter(&area->layout))
+                return false;
+        if (!raw || gate_enter(&area->discards))
+                return true;
+        gate_leave(&area->layout);
+        return false;
+}
+
+static void leave_area(struct area *area, bool raw)
+{
+        if (raw)
+                gate_leave(&area->discards);
+        gate_leave(&area->layout);
+}
+
 /* As many pages of as many areas as can be had. */
-static void heritage_take(struct worker *worker, struct heritage *heritage)
+static void heritage_take(struct worker *worker, bool raw, struct heritage *heritage)
 {
         struct client *client = worker->client;
 
         heritage->n = 0;
+        heritage->raw = raw;
         for (unsigned i = 0; i < client->n_areas; i++) {
-                heritage->inside[i] = gate_enter(&client->areas[i].layout);
+                heritage->inside[i] = enter_area(&client->areas[i], raw);
                 if (heritage->inside[i])
                         take_area(worker, &client->areas[i], heritage);
         }
@@ -65,7 +88,7 @@ static void heritage_give(struct worker *worker, struct heritage *heritage)
                 range_give(worker, &heritage->ranges[i]);
         for (unsigned i = 0; i < worker->client->n_areas; i++)
                 if (heritage->inside[i])
-                        gate_leave(&worker->client->areas[i].layout);
+                        leave_area(&worker->client->areas[i], heritage->raw);
 }
 
 typedef void (*child_life)(struct worker *worker);
@@ -86,9 +109,11 @@ static void live_connected(struct worker *worker)
 
         progress_begin(&worker->slot->progress, getpid(), getpid(), "wp_connect of a child");
         client->forebears[client->n_forebears++] = (struct forebear){worker->slot, getpid()};
-        if (wp_connect(shared->client_path, &client->wp) == 0)
+        if (wp_connect(shared->client_path, &client->wp) == 0) {
+                fate_connected(&worker->slot->fate);
                 for (unsigned i = 0; i < client->n_areas; i++)
                         gate_open(&client->areas[i].registration);
+        }
         live(worker);
 }
 
@@ -103,40 +128,58 @@ static bool is_season(const struct worker *worker)
         return (clock_now() / SEASON_NS + worker->client->index) % SEASONS == 0;
 }
 
+/* From when on a child of this worker that is forked now is known to the daemon, too. An orphan's fork waits until it is. */
+static uint64_t told_ns(const struct worker *worker)
+{
+        return client_is_orphaned(worker->client) ? worker->forked.told_ns : clock_now() + TOLD_NS;
+}
+
+__attribute__((__noreturn__)) static void begin_life(struct worker *worker, struct child_slot *slot,
+                                                     const struct forked *forked,
+                                                     const struct heritage *heritage, child_life life)
+{
+        struct client *client = worker->client;
+
+        worker->forked = *forked;
+        worker->forked.told_ns = told_ns(worker);
+        worker->slot = slot;
+        client_inherit(client);
+        areas_inherit(client->areas, client->n_areas, heritage->ranges, heritage->n);
+        life(worker);
+        __builtin_unreachable();
+}
+
 static void fork_by(struct worker *worker, pid_t (*forker)(void), child_life life)
 {
+        struct client *client = worker->client;
         struct heritage heritage;
         struct child_slot *slot;
         struct forked forked;
+        uint64_t ticket;
         pid_t pid;
 
         if (worker->depth >= MAX_DEPTH || !(worker->depth || is_season(worker)))
                 return;
-        slot = child_slot_take();
-        if (!slot)
-                return;
-        heritage_take(worker, &heritage);
-        forked = (struct forked){
-                .time_ns = clock_now(),
-                .n_ends = atomic_load(&shared->daemon.n_ends),
-                .n_disconnects = atomic_load(&worker->client->slot->n_disconnects),
-                .raw = worker->forked.raw || forker == raw_fork,
-        };
-        pid = forker();
-        if (!pid) {
-                atomic_store(&slot->client, worker->client->index);
-                atomic_store(&slot->generation, worker->client->generation);
-                atomic_store(&slot->pid, (pid_t)syscall(SYS_getpid));
-                worker->forked = forked;
-                worker->forked.born_ns = clock_now();
-                worker->slot = slot;
-                client_inherit(worker->client);
-                areas_inherit(worker->client->areas, worker->client->n_areas, heritage.ranges, heritage.n);
-                life(worker);
+        heritage_take(worker, forker == raw_fork, &heritage);
+        /* A child that knows no page would have nothing to do. */
+        slot = heritage.n ? child_slot_take(client->index, client->generation, false, &ticket) : NULL;
+        if (slot) {
+                forked = (struct forked){
+                        .time_ns = clock_now(),
+                        .told_ns = worker->forked.told_ns,
+                        .n_ends = atomic_load(&shared->daemon.n_ends),
+                        .n_disconnects = atomic_load(&client_fate(client)->n_disconnects),
+                        .raw = worker->forked.raw || forker == raw_fork,
+                };
+                pid = forker();
+                if (!pid && !child_slot_begin(slot, ticket))
+                        _exit(0);
+                if (!pid)
+                        begin_life(worker, slot, &forked, &heritage, life);
+                EXPECT(pid > 0, "fork: %s", strerror(errno));
+                count(COUNT_FORKS, 1);
         }
-        EXPECT(pid > 0, "fork: %s", strerror(errno));
         heritage_give(worker, &heritage);
-        count(COUNT_FORKS, 1);
 }
 
 /* What the C library locks around fork(2) may be locked for ever in a child of a raw clone(2). */

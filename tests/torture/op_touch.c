@@ -35,7 +35,7 @@ static void store(struct worker *worker, const struct range *range)
                 *(volatile uint32_t *)memory = (uint32_t)value;
         else
                 *(volatile uint64_t *)memory = value;
-        stall_note(start, clock_now());
+        stall_note(worker, start, clock_now());
         memcpy(range_shadow(range) + offset, &value, size);
         page_verify(worker, range, offset / PAGE_BYTES, "after a store");
 }
@@ -79,7 +79,7 @@ void op_atomic(struct worker *worker, struct area *area)
                 found = *shadow;
                 __atomic_compare_exchange_n(memory, &found, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
         }
-        stall_note(start, clock_now());
+        stall_note(worker, start, clock_now());
         if (found != *shadow)
                 page_verify(worker, &range, offset / PAGE_BYTES,
                             "by an atomic operation, before what it wrote");

@@ -30,6 +30,7 @@ static const char help[] =
         "  --only=OP[,OP...]        nothing but these operations\n"
         "  --without=OP[,OP...]     all but these; child.OP: not in forked children\n"
         "  --list-ops               names them\n"
+        "  --expect=TEXT            the run must fail, and say this: for tests of the torture itself\n"
         "  --uid=N                  the clients' user (65534)\n"
         "  --inject=PATH            makes system calls of the daemon fail: the library to preload\n"
         "  --inject-one-in=N        how rarely (300)\n"
@@ -51,6 +52,7 @@ enum {
         OPTION_STOPS,
         OPTION_ONLY,
         OPTION_WITHOUT,
+        OPTION_EXPECT,
         OPTION_LIST,
         OPTION_UID,
         OPTION_INJECT,
@@ -73,6 +75,7 @@ static const struct option long_options[] = {
         {"stops", no_argument, NULL, OPTION_STOPS},
         {"only", required_argument, NULL, OPTION_ONLY},
         {"without", required_argument, NULL, OPTION_WITHOUT},
+        {"expect", required_argument, NULL, OPTION_EXPECT},
         {"list-ops", no_argument, NULL, OPTION_LIST},
         {"uid", required_argument, NULL, OPTION_UID},
         {"inject", required_argument, NULL, OPTION_INJECT},
@@ -150,6 +153,8 @@ static bool parse_one(struct options *options, int option)
                 return (options->only = optarg);
         case OPTION_WITHOUT:
                 return (options->without = optarg);
+        case OPTION_EXPECT:
+                return (options->expect = optarg);
         case OPTION_LIST:
                 return options->list_ops = true;
         case OPTION_UID:
@@ -211,6 +216,8 @@ void options_print(const struct options *options)
                 printf(" --only=%s", options->only);
         if (options->without)
                 printf(" --without=%s", options->without);
+        if (options->expect)
+                printf(" --expect='%s'", options->expect);
         if (options->inject)
                 printf(" --inject=%s --inject-one-in=%u", options->inject, options->inject_one_in);
         printf("\n");

@@ -27,6 +27,7 @@ struct options {
         const char *directory; /* for the file that direct I/O reads */
         const char *only;      /* names of operations, as given */
         const char *without;
+        const char *expect; /* what the failure must say; NULL: there must be none */
 };
 
 /* Fills in the defaults and what is on the command line. 0, 1 when all was said (--help), or -EINVAL, reported. */

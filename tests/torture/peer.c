@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "torture/shared.h"
+#include "torture/client.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 
@@ -107,9 +107,10 @@ __attribute__((__noreturn__)) static void serve(int socket)
         _exit(EXIT_SUCCESS);
 }
 
-int peer_start(void)
+int peer_start(const struct client *client)
 {
-        struct child_slot *slot = child_slot_take();
+        uint64_t ticket;
+        struct child_slot *slot = child_slot_take(client->index, client->generation, true, &ticket);
         pid_t parent = getpid(), pid;
         int pair[2];
 
@@ -120,11 +121,10 @@ int peer_start(void)
         pid = fork();
         EXPECT(pid >= 0, "fork: %s", strerror(errno));
         if (!pid) {
-                atomic_store(&slot->pid, getpid());
                 close(pair[0]);
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 /* Else the client has been killed already. */
-                if (getppid() == parent)
+                if (child_slot_begin(slot, ticket) && getppid() == parent)
                         serve(pair[1]);
                 _exit(EXIT_SUCCESS);
         }

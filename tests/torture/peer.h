@@ -22,6 +22,8 @@ enum peer_call {
         PEER_POKE,
 };
 
+struct client;
+
 struct peer_request {
         enum peer_call call;
         pid_t pid;
@@ -37,4 +39,4 @@ struct peer_reply {
 };
 
 /* Starts a peer: the worker's end of the connection. It ends when that is closed, or the client dies. */
-int peer_start(void);
+int peer_start(const struct client *client);

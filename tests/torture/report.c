@@ -41,6 +41,7 @@ static void print_stalls(void)
                 [STALL_MERGING] = "the same, while it merged",
                 [STALL_KILL] = "within 1 s after a kill",
                 [STALL_STOPPED] = "while it was stopped",
+                [STALL_ORPHAN] = "not among these: of children whose client is gone, at any time",
         };
 
         printf("longest stall of a load or store, and how many took longer than %.0f ms\n",

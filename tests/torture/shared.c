@@ -82,27 +82,80 @@ void complain(const char *format, ...)
         va_end(arguments);
 }
 
-struct child_slot *child_slot_take(void)
+/* ------------------------------------------------------------------ fates */
+
+void fate_begin(struct fate *fate)
+{
+        atomic_store(&fate->daemon, NO_DAEMON);
+        atomic_store(&fate->connected_ns, 0);
+        atomic_store(&fate->n_disconnects, 0);
+        atomic_store(&fate->died_ns, 0);
+}
+
+void fate_connected(struct fate *fate)
+{
+        atomic_store(&fate->daemon, atomic_load(&shared->daemon.n_ends));
+        atomic_store(&fate->connected_ns, clock_now());
+}
+
+void fate_disconnected(struct fate *fate)
+{
+        atomic_store(&fate->daemon, NO_DAEMON);
+}
+
+/* ------------------------------------------------------------------ children */
+
+/*
+ * A ticket is a number that is given once and tells the client. The owner of a place is twice the ticket while the child is not
+ * known, and one more from then on: so a place that was taken away and given to another is never taken for one's own.
+ */
+struct child_slot *child_slot_take(unsigned client, uint32_t generation, bool peer, uint64_t *ret_ticket)
+{
+        uint64_t ticket = (atomic_fetch_add(&shared->n_tickets, 1) + 1) * MAX_CLIENTS + client;
+        unsigned first = peer ? MAX_FORKED : 0, end = peer ? MAX_CHILDREN : MAX_FORKED;
+
+        for (unsigned i = first; i < end; i++) {
+                struct child_slot *slot = &shared->children[i];
+                uint64_t nobody = 0;
+
+                if (atomic_load(&slot->owner) ||
+                    !atomic_compare_exchange_strong(&slot->owner, &nobody, 2 * ticket))
+                        continue;
+                atomic_store(&slot->may_be_killed, false);
+                atomic_store(&slot->client, client);
+                atomic_store(&slot->generation, generation);
+                fate_begin(&slot->fate);
+                *ret_ticket = ticket;
+                return slot;
+        }
+        return NULL;
+}
+
+bool child_slot_begin(struct child_slot *slot, uint64_t ticket)
+{
+        uint64_t owner = 2 * ticket;
+
+        if (!atomic_compare_exchange_strong(&slot->owner, &owner, owner + 1))
+                return false;
+        atomic_store(&slot->pid, (pid_t)syscall(SYS_getpid));
+        return true;
+}
+
+void child_slots_reclaim(unsigned client)
 {
         for (unsigned i = 0; i < MAX_CHILDREN; i++) {
                 struct child_slot *slot = &shared->children[i];
-                int free_state = CHILD_FREE;
+                uint64_t owner = atomic_load(&slot->owner);
 
-                if (atomic_load(&slot->state) == CHILD_FREE &&
-                    atomic_compare_exchange_strong(&slot->state, &free_state, CHILD_RUNS)) {
-                        atomic_store(&slot->may_be_killed, false);
-                        atomic_store(&slot->died_ns, 0);
-                        return slot;
-                }
+                if (owner && owner % 2 == 0 && owner / 2 % MAX_CLIENTS == client)
+                        atomic_compare_exchange_strong(&slot->owner, &owner, 0);
         }
-        return NULL;
 }
 
 static struct child_slot *child_slot_of(pid_t pid)
 {
         for (unsigned i = 0; i < MAX_CHILDREN; i++)
-                if (atomic_load(&shared->children[i].state) == CHILD_RUNS &&
-                    atomic_load(&shared->children[i].pid) == pid)
+                if (atomic_load(&shared->children[i].pid) == pid)
                         return &shared->children[i];
         return NULL;
 }
@@ -119,6 +172,6 @@ void child_reaped(pid_t pid, int status)
         if (slot) {
                 progress_end(&slot->progress);
                 atomic_store(&slot->pid, 0);
-                atomic_store(&slot->state, CHILD_FREE);
+                atomic_store(&slot->owner, 0);
         }
 }

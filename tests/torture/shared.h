@@ -20,7 +20,9 @@
 
 #define MAX_CLIENTS  32
 #define MAX_THREADS  32
-#define MAX_CHILDREN 256 /* forked by clients, and theirs, at once */
+#define MAX_FORKED   512                             /* by clients and by these, at once; there are no more */
+#define MAX_PEERS    (2 * MAX_CLIENTS * MAX_THREADS) /* also of those clients that were just killed */
+#define MAX_CHILDREN (MAX_FORKED + MAX_PEERS)
 #define MAX_VERDICT  8192
 
 /* Of a client, while a child of one of them may live. */
@@ -34,33 +36,33 @@ struct progress {
         const char *_Atomic what;
 };
 
+/* What becomes of a process that merges memory, and so of who inherited that. */
+struct fate {
+        _Atomic uint64_t
+                died_ns; /* when it was killed or about to exit, and serves its children no more; 0: it lives */
+        _Atomic uint64_t
+                daemon; /* how often the daemon had ended when it connected to this one; NO_DAEMON: to none */
+        _Atomic uint64_t connected_ns;  /* when that was seen */
+        _Atomic uint32_t n_disconnects; /* how often it gave up a connection */
+};
+
+#define NO_DAEMON UINT64_MAX
+
 struct client_slot {
         _Atomic pid_t pid;
-        _Atomic uint32_t generation; /* of the process: it is killed and started again */
-        /* By generation: when it was killed or about to exit, after which it serves its children no more; 0: it lives. */
-        _Atomic uint64_t died_ns[MAX_GENERATIONS];
-        _Atomic uint32_t n_disconnects; /* of all generations */
+        _Atomic uint32_t generation;        /* of the process: it is killed and started again */
+        struct fate fates[MAX_GENERATIONS]; /* by generation */
         struct progress manager;
         struct progress workers[MAX_THREADS];
 };
 
-static inline _Atomic uint64_t *client_slot_died_ns(struct client_slot *slot, uint32_t generation)
-{
-        return &slot->died_ns[generation % MAX_GENERATIONS];
-}
-
-enum child_state {
-        CHILD_FREE,
-        CHILD_RUNS,
-};
-
 struct child_slot {
-        _Atomic int state;
+        _Atomic uint64_t owner; /* whose it is: see child_slot_take(); 0: it is free */
         _Atomic pid_t pid;
         _Atomic bool may_be_killed; /* kills itself, or dies with its client */
-        _Atomic uint64_t died_ns;   /* when it was about to exit; 0: it lives */
         _Atomic uint32_t client;
         _Atomic uint32_t generation; /* of the client */
+        struct fate fate;            /* if it connects */
         struct progress progress;
 };
 
@@ -86,6 +88,7 @@ enum stall {
         STALL_MERGING,
         STALL_KILL,
         STALL_STOPPED,
+        STALL_ORPHAN,
         N_STALLS,
 };
 
@@ -128,6 +131,7 @@ struct shared {
         struct client_slot clients[MAX_CLIENTS];
         struct child_slot children[MAX_CHILDREN];
         _Atomic uint64_t counts[N_COUNTS];
+        _Atomic uint64_t n_tickets;
         _Atomic uint64_t op_counts[OPTIONS_MAX_OPS];
         struct stall_slot stalls[N_STALLS];
 };
@@ -172,8 +176,26 @@ void complain(const char *format, ...) __attribute__((__format__(__printf__, 1, 
                         fail((uintptr_t)(_memory), __VA_ARGS__);                                             \
         } while (0)
 
-/* A child's place; NULL when there are as many as there may be. */
-struct child_slot *child_slot_take(void);
+/* The fate of a process of the client. */
+static inline struct fate *client_slot_fate(struct client_slot *slot, uint32_t generation)
+{
+        return &slot->fates[generation % MAX_GENERATIONS];
+}
+
+void fate_begin(struct fate *fate);
+/* It has a connection, to the daemon of today as far as that can be known; or has none any more. */
+void fate_connected(struct fate *fate);
+void fate_disconnected(struct fate *fate);
+
+/*
+ * A place for a child that is about to be forked; NULL when there are as many as there may be, peers or others. The child begins with the
+ * ticket: false when its place was taken away, since its client had died before the child was known. It ends at once then.
+ */
+struct child_slot *child_slot_take(unsigned client, uint32_t generation, bool peer, uint64_t *ret_ticket);
+bool child_slot_begin(struct child_slot *slot, uint64_t ticket);
+
+/* The client's process is dead, and the next one not there yet: the places of children that it did not fork any more are free. */
+void child_slots_reclaim(unsigned client);
 
 /* A child has been reaped: it has ended as it should, and its place is free. */
 void child_reaped(pid_t pid, int status);

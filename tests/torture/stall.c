@@ -4,7 +4,7 @@
 
 #include "torture/stall.h"
 
-#include "torture/shared.h"
+#include "torture/client.h"
 
 /* Below this nothing is looked at closely: it is what the measurement itself costs. */
 #define STALL_FLOOR_NS (20 * NSEC_PER_USEC)
@@ -22,7 +22,7 @@ static void add(enum stall which, uint64_t duration)
                 atomic_fetch_add(&slot->n_slow, 1);
 }
 
-void stall_note(uint64_t start_ns, uint64_t end_ns)
+void stall_note(const struct worker *worker, uint64_t start_ns, uint64_t end_ns)
 {
         const struct daemon_news *news = &shared->daemon;
         uint64_t duration = end_ns - start_ns;
@@ -31,6 +31,10 @@ void stall_note(uint64_t start_ns, uint64_t end_ns)
 
         if (duration < STALL_FLOOR_NS)
                 return;
+        if (worker->depth && client_is_orphaned(worker->client)) {
+                add(STALL_ORPHAN, duration);
+                return;
+        }
         ended = atomic_load(&news->ended_ns);
         ready = atomic_load(&news->ready_ns);
         stopped = atomic_load(&news->stopped_ns) || atomic_load(&news->resumed_ns) >= start_ns;

@@ -55,7 +55,7 @@ static void start_client(struct run *run, unsigned index)
 
         memset(slot->workers, 0, sizeof(slot->workers));
         progress_end(&slot->manager);
-        atomic_store(client_slot_died_ns(slot, atomic_load(&slot->generation)), 0);
+        fate_begin(client_slot_fate(slot, atomic_load(&slot->generation)));
         pid = fork();
         if (!pid)
                 client_main(index);
@@ -78,10 +78,25 @@ static void kill_client(struct run *run)
 {
         struct client_slot *slot = &shared->clients[random_below(&run->random, shared->options.clients)];
 
-        atomic_store(client_slot_died_ns(slot, atomic_load(&slot->generation)), clock_now());
-        kill(atomic_load(&slot->pid), SIGKILL);
-        run->n_client_kills++;
+        pid_t pid = atomic_load(&slot->pid);
+
         draw_client_kill(run);
+        if (!pid)
+                return;
+        atomic_store(&client_slot_fate(slot, atomic_load(&slot->generation))->died_ns, clock_now());
+        kill(pid, SIGKILL);
+        run->n_client_kills++;
+}
+
+/* `told`: it was killed, or chose to leave. */
+static void check_end(const struct run *run, unsigned index, int status, bool told)
+{
+        if (told && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+                return;
+        if (!WIFEXITED(status) || WEXITSTATUS(status))
+                complain("client %u ended with status %#x", index, (unsigned)status);
+        else if (!told && !run->leaving)
+                complain("client %u left too early", index);
 }
 
 /* False when it is not one. */
@@ -90,20 +105,16 @@ static bool client_reaped(struct run *run, pid_t pid, int status)
         for (unsigned i = 0; i < shared->options.clients; i++) {
                 struct client_slot *slot = &shared->clients[i];
 
-                bool told;
-
                 if (atomic_load(&slot->pid) != pid)
                         continue;
-                told = atomic_load(client_slot_died_ns(slot, atomic_load(&slot->generation)));
+                check_end(run, i, status,
+                          atomic_load(&client_slot_fate(slot, atomic_load(&slot->generation))->died_ns));
                 run->n_clients--;
                 atomic_store(&slot->pid, 0);
                 atomic_fetch_add(&slot->generation, 1);
-                if (told && !run->leaving)
+                child_slots_reclaim(i);
+                if (!run->leaving)
                         start_client(run, i);
-                else if (!WIFEXITED(status) || WEXITSTATUS(status))
-                        complain("client %u ended with status %#x", i, (unsigned)status);
-                else if (!run->leaving)
-                        complain("client %u left too early", i);
                 return true;
         }
         return false;
@@ -192,6 +203,8 @@ static void let_leave(struct run *run)
 
 static void check_results(struct run *run)
 {
+        if (!failed() && shared->options.inject && !run->keeper.n_injected)
+                complain("nothing was injected: this run proves nothing");
         if (!failed() && !run->keeper.total.merges)
                 complain("nothing was merged: this run proves nothing");
         if (!failed() && !atomic_load(&shared->counts[COUNT_VERIFIED]))
@@ -200,14 +213,19 @@ static void check_results(struct run *run)
 
 /* ------------------------------------------------------------------ the frame */
 
+/* Never 0, which is all of our process group. */
+static void kill_if_there(pid_t pid)
+{
+        if (pid > 0)
+                kill(pid, SIGKILL);
+}
+
 static void kill_known(void)
 {
         for (unsigned i = 0; i < MAX_CHILDREN; i++)
-                if (atomic_load(&shared->children[i].pid))
-                        kill(atomic_load(&shared->children[i].pid), SIGKILL);
+                kill_if_there(atomic_load(&shared->children[i].pid));
         for (unsigned i = 0; i < shared->options.clients; i++)
-                if (atomic_load(&shared->clients[i].pid))
-                        kill(atomic_load(&shared->clients[i].pid), SIGKILL);
+                kill_if_there(atomic_load(&shared->clients[i].pid));
 }
 
 /* A child that is forked at this moment is known a moment later. */
@@ -275,6 +293,14 @@ static void clean_up(void)
         nftw(shared->directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+/* Whether it went as it should: without a failure, or with the one that was asked for. */
+static bool as_expected(void)
+{
+        const char *expected = shared->options.expect;
+
+        return expected ? failed() && strstr(shared->verdict.text, expected) : !failed();
+}
+
 static int run_all(void)
 {
         struct run run = {.random.state = shared->options.seed ^ 1,
@@ -283,8 +309,7 @@ static int run_all(void)
         bool right;
 
         if (!keeper_start(&run.keeper)) {
-                keeper_describe(&run.keeper);
-                printf("SKIP: the daemon cannot serve here\n");
+                printf("SKIP: wpd cannot serve here: see wpd --check\n");
                 return SKIPPED;
         }
         torture(&run);
@@ -293,12 +318,12 @@ static int run_all(void)
         if (!failed())
                 let_leave(&run);
         check_results(&run);
-        right = !failed();
-        if (!right)
+        if (failed())
                 report_failure(&run.keeper);
         printf("\n");
         report_print(&run.keeper, (double)(clock_now() - start) / 1e9);
         printf("clients killed  %u\n", run.n_client_kills);
+        right = as_expected();
         run.leaving = true;
         kill_all(&run);
         printf("\n%s: ", right ? "OK" : "FAILED");

@@ -142,9 +142,9 @@ void worker_live_as_child(struct worker *worker)
                 leave(worker);
                 verify_all(worker);
         }
-        if (client_died_ns(worker->client))
+        if (client_is_orphaned(worker->client))
                 count(COUNT_ORPHANS, 1);
         progress_end(worker->progress);
-        atomic_store(&worker->slot->died_ns, clock_now());
+        atomic_store(&worker->slot->fate.died_ns, clock_now());
         _exit(0);
 }

@@ -33,8 +33,8 @@ struct worker {
         unsigned depth; /* 0: a thread of the client; n: a child's child's ... */
         struct forked {
                 uint64_t time_ns;
-                uint64_t born_ns;       /* when it began to run */
-                uint64_t n_ends;        /* how often the daemon had ended then */
+                uint64_t told_ns;       /* from then on the client's watcher has told the daemon of it */
+                uint64_t n_ends;        /* how often the daemon had ended before */
                 uint32_t n_disconnects; /* and the client had disconnected */
                 bool raw;               /* by a raw clone(2): malloc(3) and the like may be locked for ever */
         } forked;                       /* a child */
