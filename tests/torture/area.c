@@ -410,23 +410,30 @@ __attribute__((__noreturn__)) static void page_fail(struct worker *worker, const
         fail((uintptr_t)memory, "%s", buffer);
 }
 
-/* Where nobody has the context of a child, what was merged and is discarded reads as before, or as something else of the pool. */
-static bool is_stale(struct worker *worker, const struct range *range, size_t page)
+/* Where nobody has the context of a child, what was merged and is discarded reads as what is in the pool at this time. */
+static bool shows_pool(const struct worker *worker, const struct range *range, size_t page)
 {
         const char *memory = range_memory(range) + page * PAGE_BYTES;
         uint64_t entry;
 
-        return atomic_load(&range->area->discarded[range->first + page]) &&
-               client_is_unserved(worker, range->area) &&
+        return client_is_unserved(worker, range->area) &&
                entries_read((pid_t)syscall(SYS_getpid), (uintptr_t)memory, &entry, 1) == 0 &&
                entry & ENTRY_FILE;
 }
 
-/* The shadow takes that over: from then on the page must keep it. */
-static void settle_stale(const struct range *range, size_t page)
+/* Of a page that was discarded and not written since: the shadow takes over what the pool shows. */
+static void settle(struct worker *worker, const struct range *range, size_t page, bool *right)
 {
-        memcpy(range_shadow(range) + page * PAGE_BYTES, range_memory(range) + page * PAGE_BYTES, PAGE_BYTES);
-        count(COUNT_STALE, 1);
+        _Atomic bool *discarded = &range->area->discarded[range->first + page];
+
+        if (!shows_pool(worker, range, page)) {
+                atomic_store(discarded, false);
+        } else if (!*right) {
+                memcpy(range_shadow(range) + page * PAGE_BYTES, range_memory(range) + page * PAGE_BYTES,
+                       PAGE_BYTES);
+                count(COUNT_STALE, 1);
+                *right = true;
+        }
 }
 
 void page_verify(struct worker *worker, const struct range *range, size_t page, const char *when)
@@ -436,11 +443,10 @@ void page_verify(struct worker *worker, const struct range *range, size_t page, 
                              PAGE_BYTES);
 
         stall_note(worker, start, clock_now());
-        if (!right && is_stale(worker, range, page))
-                settle_stale(range, page);
-        else if (!right)
+        if (atomic_load(&range->area->discarded[range->first + page]))
+                settle(worker, range, page, &right);
+        if (!right)
                 page_fail(worker, range, page, when);
-        atomic_store_explicit(&range->area->discarded[range->first + page], false, memory_order_relaxed);
         count(COUNT_VERIFIED, 1);
 }
 

@@ -55,7 +55,7 @@ struct area {
         /* One of each for each page; none of this is ever registered. */
         char *shadow;            /* what the memory must hold */
         _Atomic int32_t *locks;  /* 0 free, n readers, PAGE_TAKEN */
-        _Atomic bool *discarded; /* and not read since */
+        _Atomic bool *discarded; /* and not settled since; see page_verify() */
         struct history *history;
 };
 
