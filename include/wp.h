@@ -37,15 +37,22 @@ struct wp_region; /* one registered range of memory */
 #define WP_NOTIFY (UINT64_C(1) << 1) /* each first write to a merged page is an event, at once */
 #define WP_LAZY   (UINT64_C(1) << 2) /* each write is one once a scan finds it; not with WP_NOTIFY */
 
+/* wp_protect(): one of the first two, and of the last with WP_HOLD */
+#define WP_WATCH                   (UINT64_C(1) << 0) /* a writer goes on as soon as his event is queued */
+#define WP_HOLD                    (UINT64_C(1) << 1) /* a writer waits until wp_release(), but not longer than the bound: */
+#define WP_BOUND_MS(_milliseconds) ((uint64_t)(_milliseconds) << 32) /* 1 to 8191; 0, the default: 1000 */
+
 enum wp_event_type {
-        WP_EVENT_WRITE = 1, /* a merged page was written and is private again */
-        WP_EVENT_HELD,      /* reserved: a writer waits to be released */
-        WP_EVENT_MERGED,    /* reserved: pages are now shared */
-        WP_EVENT_UNMERGED,  /* reserved: pages are private again, not by a write of their owner */
-        WP_EVENT_GONE,      /* reserved: a region ended without wp_unregister() */
+        WP_EVENT_WRITE =
+                1, /* a merged page was written and is private again, or a watched page is written for the first time */
+        WP_EVENT_HELD,     /* a writer to a held page waits to be released; told of the first of each page */
+        WP_EVENT_MERGED,   /* reserved: pages are now shared */
+        WP_EVENT_UNMERGED, /* reserved: pages are private again, not by a write of their owner */
+        WP_EVENT_GONE,     /* reserved: a region ended without wp_unregister() */
         WP_EVENT_OVERRUN, /* the queue was full: what follows was folded into ranges, order and count are lost */
         WP_EVENT_DISCONNECTED, /* the daemon is gone; memory is intact, the library connects again by itself */
         WP_EVENT_RECONNECTED,  /* there is a daemon again, and it knows the regions, or soon will */
+        WP_EVENT_BROKEN, /* the bound of a hold was reached, and its writers go on: as after wp_release() of that page */
 };
 
 struct wp_event {
@@ -67,7 +74,8 @@ struct wp_region_stat {
         uint64_t pages_zero;     /* given back to the kernel's zero page */
         uint64_t pages_volatile; /* written too recently to be looked at */
         uint64_t pages_excluded;
-        uint64_t pages_refused; /* were merged, and are private copies that cannot be merged again */
+        uint64_t pages_refused;   /* were merged, and are private copies that cannot be merged again */
+        uint64_t pages_protected; /* by wp_protect(), written since or not */
 };
 
 /*
@@ -104,6 +112,23 @@ int wp_unregister(struct wp_region *region);
  */
 int wp_exclude(struct wp_region *region, size_t offset, size_t length);
 int wp_include(struct wp_region *region, size_t offset, size_t length);
+
+/*
+ * Protects the pages of a range, merged or not: of each the first write - a store, or a system call that writes
+ * into it - is an event, once, until it is protected again. flags: WP_WATCH or WP_HOLD, see there. Between the event and
+ * wp_release() a held page does not change.
+ * Nothing of the range is merged meanwhile; what is merged already stays so until it is written. Not protected: what
+ * forked children write to their copies, and pages that the program discards (MADV_DONTNEED), from then on.
+ * The end of the daemon, of which WP_EVENT_DISCONNECTED tells, ends all protection, and lets everybody go on.
+ * -EDQUOT: too many regions have protected pages. After an error nothing of the range is protected. Page aligned, in bytes.
+ */
+int wp_protect(struct wp_region *region, size_t offset, size_t length, uint64_t flags);
+
+/*
+ * Ends the protection of a range, and lets all writers that wait there go on. Also of pages that were not protected.
+ * -ENOMEM: that is done, but the process has so many mappings that nothing of the range can be merged until it is released again.
+ */
+int wp_release(struct wp_region *region, size_t offset, size_t length);
 
 /* A descriptor that is readable while an event waits; owned by the client. */
 int wp_event_fd(struct wp_client *client);

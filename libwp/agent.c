@@ -73,7 +73,8 @@ static void run_errand(struct wp_client *client)
         pthread_mutex_unlock(&client->lock);
         if (errand.state != ERRAND_WAITS)
                 return;
-        errand.error = give_back(client, errand.start, errand.length);
+        errand.error = errand.kind == ERRAND_GIVE_BACK ? give_back(client, errand.start, errand.length)
+                                                       : protect_execute(client, &errand);
         errand.state = ERRAND_DONE;
         pthread_mutex_lock(&client->lock);
         client->errand = errand;

@@ -25,6 +25,7 @@
 #include <sys/un.h>
 
 #include "libwp/queue.h"
+#include "libwp/shield.h"
 #include "libwp/wire.h"
 #include "util/bits.h"
 #include "wp.h"
@@ -46,6 +47,7 @@ enum client_context {
         CONTEXT_STAGE,
         CONTEXT_HOLD,
         CONTEXT_LAZY,
+        CONTEXT_WATCH,
         N_CONTEXTS,
 };
 _Static_assert(N_CONTEXTS <= WIRE_MAX_FDS, "all contexts travel in one message");
@@ -77,11 +79,19 @@ struct client_request {
         struct wire_reply reply;
 };
 
-/* What the agent is asked to do for a thread of the program when there is no daemon. */
+/* What the agent is asked to do for a thread of the program. */
 struct client_errand {
         enum { ERRAND_NONE, ERRAND_WAITS, ERRAND_DONE } state;
+        enum {
+                ERRAND_GIVE_BACK, /* what is merged, without a daemon */
+                ERRAND_PROTECT,   /* with `word`; not if the connection of `epoch` is gone */
+                ERRAND_RELEASE,
+        } kind;
+        struct wp_region *region; /* of the protected range */
         uintptr_t start;
         size_t length;
+        uint64_t epoch;
+        shield_word word;
         int error;
 };
 
@@ -114,6 +124,7 @@ struct link {
         uint64_t backlog_until_ns; /* how long a full backlog is waited for */
         bool blocked;              /* the socket is full: there is more to be said */
         size_t result_bytes;       /* of the RESULT in the outbox that could not be sent yet */
+        uint64_t epoch;            /* how many connections have ended; guarded by client->lock */
         struct sockaddr_un address;
 };
 
@@ -165,12 +176,14 @@ struct wp_client {
         _Atomic bool stopping;      /* both threads are to end */
         _Atomic bool dropping;      /* the daemon does not answer: the agent is to hang up */
         pthread_mutex_t serving;    /* held by the watcher while it reads and answers; see run_unmerge() */
+        struct shields shields;     /* guarded by it; only the agent takes pages in and out */
         pthread_mutex_t queue_lock; /* guards the producer; held for moments, never inside a run */
         struct queue_producer producer;
         /* Of the watcher's own table, see watcher.c. */
         struct client_served {
                 int hold;
                 int lazy;
+                int watch;
                 int socket;
                 int spare; /* given up when a child's context finds no room */
         } served;
@@ -222,8 +235,8 @@ int client_fail(int error, const char *detail);
  */
 int client_call(struct wp_client *client, struct wire_header *message, struct wire_reply *ret_reply) wp_check;
 
-/* Lets the agent give back what is merged in [start, start+length), without the daemon. 0, or -ENOMEM. */
-int client_give_back(struct wp_client *client, uintptr_t start, size_t length) wp_check;
+/* Lets the agent do an errand, and returns its error. Giving back: 0, or -ENOMEM. */
+int client_run_errand(struct wp_client *client, const struct client_errand *errand) wp_check;
 
 /* The calling process is the one that connected, and the client is real; else -EINVAL / -ENOTCONN. */
 int client_check(struct wp_client *client) wp_check;
@@ -247,7 +260,7 @@ void *watcher_main(void *client);
 
 /* What the agent hands to the watcher, in copies; the descriptors remain the caller's. */
 enum watcher_news {
-        WATCHER_CONTEXTS = 1, /* hold and lazy */
+        WATCHER_CONTEXTS = 1, /* hold, lazy and watch */
         WATCHER_SOCKET,       /* a new connection */
         WATCHER_GRANDCHILD,   /* the context of a grandchild, which the daemon has, too */
 };
@@ -276,6 +289,24 @@ void run_release(struct wp_client *client);
 void run_execute(struct wp_client *client, const struct wire_run *wire, struct wire_run_result *result);
 /* Reads what waits on guard between runs. */
 void run_acknowledge(struct wp_client *client);
+
+/*
+ * protect.c. Called by the agent: carries out an errand; ends all protection. Called by threads of the program: the region is
+ * about to end, and so is the protection of its pages; its record goes.
+ */
+int protect_execute(struct wp_client *client, const struct client_errand *errand) wp_check;
+void protect_break_all(struct wp_client *client);
+void protect_leave(struct wp_region *region);
+void protect_forget(struct wp_client *client, const struct wp_region *region);
+/* How many pages of it are protected, written since or not. */
+size_t protect_count(struct wp_region *region);
+/* Whether any page of the range is. */
+bool protect_touches(struct wp_client *client, uintptr_t start, size_t length);
+
+/* region.c: what a call on a part of a region begins with; and asking the daemon, -ENOTCONN if it does not know the region. */
+int region_check_range(struct wp_region *region, size_t offset, size_t length) wp_check;
+int region_call(struct wp_region *region, enum wire_type type, size_t offset, size_t length,
+                struct wire_reply *ret_reply) wp_check;
 
 /*
  * Calls `visit` for each mapping of a pool that intersects [start, end), in order of address and cut to that range, until it

@@ -61,6 +61,7 @@ static void link_down(struct wp_client *client, int error, const char *detail)
         atomic_store(&client->up, false);
         pthread_mutex_lock(&client->lock);
         client->connected = false;
+        link->epoch++;
         if (!client->tried) {
                 client->tried = true;
                 client->error = error;
@@ -70,6 +71,7 @@ static void link_down(struct wp_client *client, int error, const char *detail)
         pthread_cond_broadcast(&client->changed);
         pthread_mutex_unlock(&client->lock);
         if (was_up) {
+                protect_break_all(client);
                 atomic_store(&client->hung_up, true);
                 client_ring(client->watcher_fd);
         }
@@ -292,8 +294,9 @@ static void take_accepted(struct wp_client *client)
         }
         if (!client->contexts_ready)
                 watcher_hand(client, WATCHER_CONTEXTS,
-                             (int[]){client->context_fds[CONTEXT_HOLD], client->context_fds[CONTEXT_LAZY]},
-                             2);
+                             (int[]){client->context_fds[CONTEXT_HOLD], client->context_fds[CONTEXT_LAZY],
+                                     client->context_fds[CONTEXT_WATCH]},
+                             3);
         client->contexts_ready = true;
         link_up(client);
 }

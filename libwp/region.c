@@ -25,8 +25,12 @@ struct wp_region *client_region_at(struct wp_client *client, uintptr_t address)
         return NULL;
 }
 
-static int range_check(struct wp_region *region, size_t offset, size_t length)
+int region_check_range(struct wp_region *region, size_t offset, size_t length)
 {
+        int r = region_check(region);
+
+        if (r < 0)
+                return r;
         if (!length || !page_aligned(offset) || !page_aligned(length))
                 return client_fail(-EINVAL, "offset and length must be whole pages, and not empty");
         if (offset > region->length || length > region->length - offset)
@@ -35,8 +39,8 @@ static int range_check(struct wp_region *region, size_t offset, size_t length)
 }
 
 /* Asks about a range of a region; -ENOTCONN also while a new daemon does not know the region yet. */
-static int range_call(struct wp_region *region, enum wire_type type, size_t offset, size_t length,
-                      struct wire_reply *ret_reply)
+int region_call(struct wp_region *region, enum wire_type type, size_t offset, size_t length,
+                struct wire_reply *ret_reply)
 {
         struct wire_range message = {.offset = offset, .length = length};
         struct wp_client *client = region->client;
@@ -76,6 +80,7 @@ static size_t excluded_bytes(const struct wp_region *region)
 
 static void region_drop(struct wp_client *client, struct wp_region *region)
 {
+        protect_forget(client, region);
         pthread_mutex_lock(&client->lock);
         client_unmap((void *)region->excluded, excluded_bytes(region));
         *region = (struct wp_region){.client = NULL};
@@ -130,17 +135,25 @@ static void set_leaving(struct wp_region *region, bool leaving)
         pthread_mutex_unlock(&region->client->lock);
 }
 
+static int give_back(struct wp_region *region, size_t offset, size_t length)
+{
+        return client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_GIVE_BACK,
+                                                                         .region = region,
+                                                                         .start = region->start + offset,
+                                                                         .length = length});
+}
+
 /*
  * Without a daemon what is merged can be given back all the same. If a new one got to know the region meanwhile it is
  * to forget it.
  */
 static int unregister_alone(struct wp_region *region)
 {
-        int r = client_give_back(region->client, region->start, region->length);
+        int r = give_back(region, 0, region->length);
 
         if (r < 0)
                 return client_fail(r, "not enough memory to make the pages private");
-        (void)!range_call(region, WIRE_UNREGISTER, 0, 0, NULL);
+        (void)!region_call(region, WIRE_UNREGISTER, 0, 0, NULL);
         return 0;
 }
 
@@ -151,7 +164,8 @@ wp_export int wp_unregister(struct wp_region *region)
         if (r < 0)
                 return r;
         set_leaving(region, true);
-        r = range_call(region, WIRE_UNREGISTER, 0, 0, NULL);
+        protect_leave(region);
+        r = region_call(region, WIRE_UNREGISTER, 0, 0, NULL);
         if (r == -ENOTCONN)
                 r = unregister_alone(region);
         if (r >= 0)
@@ -210,21 +224,28 @@ static void restore_excluded(struct wp_region *region, size_t offset, size_t len
         pthread_mutex_unlock(&region->client->lock);
 }
 
+static int may_exclude(struct wp_region *region, size_t offset, size_t length)
+{
+        int r = region_check_range(region, offset, length);
+
+        if (r >= 0 && protect_touches(region->client, region->start + offset, length))
+                r = client_fail(-EBUSY, "some of it is protected: release it first");
+        return r;
+}
+
 /* What the daemon hears later, when there is one again (link.c), holds already. */
 wp_export int wp_exclude(struct wp_region *region, size_t offset, size_t length)
 {
         void *before = NULL;
-        int r = region_check(region);
+        int r = may_exclude(region, offset, length);
 
-        if (r >= 0)
-                r = range_check(region, offset, length);
         if (r >= 0)
                 r = mark_excluded(region, offset, length, &before);
         if (r < 0)
                 return r;
-        r = range_call(region, WIRE_EXCLUDE, offset, length, NULL);
+        r = region_call(region, WIRE_EXCLUDE, offset, length, NULL);
         if (r == -ENOTCONN)
-                r = client_give_back(region->client, region->start + offset, length);
+                r = give_back(region, offset, length);
         if (r < 0)
                 restore_excluded(region, offset, length, before);
         client_unmap(before, excluded_bytes(region));
@@ -233,12 +254,10 @@ wp_export int wp_exclude(struct wp_region *region, size_t offset, size_t length)
 
 wp_export int wp_include(struct wp_region *region, size_t offset, size_t length)
 {
-        int r = region_check(region);
+        int r = may_exclude(region, offset, length);
 
         if (r >= 0)
-                r = range_check(region, offset, length);
-        if (r >= 0)
-                r = range_call(region, WIRE_INCLUDE, offset, length, NULL);
+                r = region_call(region, WIRE_INCLUDE, offset, length, NULL);
         if (r < 0 && r != -ENOTCONN)
                 return r;
         pthread_mutex_lock(&region->client->lock);
@@ -256,7 +275,7 @@ wp_export int wp_region_stat(struct wp_region *region, struct wp_region_stat *re
         if (r >= 0 && !ret_stat)
                 r = client_fail(-EINVAL, "nowhere to put the figures");
         if (r >= 0)
-                r = range_call(region, WIRE_STAT, 0, 0, &reply);
+                r = region_call(region, WIRE_STAT, 0, 0, &reply);
         if (r < 0)
                 return r;
         *ret_stat = (struct wp_region_stat){
@@ -267,6 +286,7 @@ wp_export int wp_region_stat(struct wp_region *region, struct wp_region_stat *re
                 .pages_volatile = reply.stat[WIRE_STAT_VOLATILE],
                 .pages_excluded = reply.stat[WIRE_STAT_EXCLUDED],
                 .pages_refused = reply.stat[WIRE_STAT_REFUSED],
+                .pages_protected = protect_count(region),
         };
         return 0;
 }

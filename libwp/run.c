@@ -17,6 +17,7 @@
  *   hold   on merged runs of regions whose writes are events: synchronous write protection; MINOR and MISSING for
  *          pages that the program discards; read by the watcher
  *   lazy   on all other merged runs: the same, but the kernel lets writes through by itself
+ *   watch  on what the program protects itself and is not merged: see protect.c
  *
  * One run [a, a+n):
  *   1. Map the pool's run elsewhere (X), populate it, register it with hold or lazy and protect it.
@@ -885,6 +886,9 @@ static int run_permitted(struct wp_client *client, const struct wire_run *wire, 
         const struct wp_region *region;
         int r = 0;
 
+        if (wire->kind != WIRE_RUN_UNMERGE &&
+            protect_touches(client, wire->address, wire->n_pages * PAGE_BYTES))
+                return -EBUSY;
         pthread_mutex_lock(&client->lock);
         region = client_region_at(client, wire->address);
         if (!region || region->length - (wire->address - region->start) < wire->n_pages * PAGE_BYTES)

@@ -114,11 +114,11 @@ static void tell_program(struct wp_client *client, const struct queue_event *eve
                 client_tell(client, event);
 }
 
-static void tell_write(struct wp_client *client, const struct uffd_msg *message)
+static void tell_fault(struct wp_client *client, enum wp_event_type type, const struct uffd_msg *message)
 {
         tell_program(client,
                      &(struct queue_event){
-                             .type = WP_EVENT_WRITE,
+                             .type = type,
                              .address = message->arg.pagefault.address,
                              .length = PAGE_BYTES - (message->arg.pagefault.address & (PAGE_BYTES - 1)),
                              .time_ns = clock_now(),
@@ -130,7 +130,8 @@ static void tell_write(struct wp_client *client, const struct uffd_msg *message)
 
 static bool is_own(const struct wp_client *client, int hold_fd)
 {
-        return hold_fd == client->served.hold || hold_fd == client->served.lazy;
+        return hold_fd == client->served.hold || hold_fd == client->served.lazy ||
+               hold_fd == client->served.watch;
 }
 
 /* True when the daemon has it now. */
@@ -199,6 +200,7 @@ static void take_handed(struct wp_client *client)
                 if (message->type == WATCHER_CONTEXTS) {
                         take_fd(&client->served.hold, fds[0]);
                         take_fd(&client->served.lazy, fds[1]);
+                        take_fd(&client->served.watch, fds[2]);
                 } else if (message->type == WATCHER_SOCKET) {
                         take_fd(&client->served.socket, fds[0]);
                 } else if (client->n_children < CLIENT_MAX_CHILDREN) {
@@ -249,21 +251,75 @@ static void keep_spare(struct wp_client *client)
                 client->served.spare = (int)error_from(fcntl(client->watcher_fd, F_DUPFD_CLOEXEC, 0));
 }
 
-static void serve_fault(struct wp_client *client, int hold_fd, const struct uffd_msg *message,
-                        uint64_t began_ns)
+/*
+ * What the program protects: whether the writer is to go on now, of which it has been told by then. A page that it does not
+ * protect was given up meanwhile if it was under watch, and may be somebody else's to protect: looking again is all.
+ */
+static bool goes_on(struct wp_client *client, int fd, const struct uffd_msg *message,
+                    enum shield_verdict verdict)
+{
+        switch (verdict) {
+        case SHIELD_UNKNOWN:
+                if (fd == client->served.watch)
+                        (void)!uffd_wake(fd, page_down(message->arg.pagefault.address), PAGE_BYTES);
+                return fd != client->served.watch;
+        case SHIELD_WRITE:
+                tell_fault(client, WP_EVENT_WRITE, message);
+                return true;
+        case SHIELD_HOLD:
+                tell_fault(client, WP_EVENT_HELD, message);
+                return false;
+        case SHIELD_WAIT:
+                return false;
+        case SHIELD_CROWDED:
+                tell_fault(client, WP_EVENT_BROKEN, message);
+                return true;
+        case SHIELD_STALE:
+                return true;
+        }
+        return true;
+}
+
+static void serve_fault(struct wp_client *client, int fd, const struct uffd_msg *message, uint64_t began_ns)
 {
         uint64_t address = message->arg.pagefault.address;
-        bool write = hold_is_write(message), own = is_own(client, hold_fd);
-        int r = hold_answer(hold_fd, message);
+        bool write = hold_is_write(message), own = is_own(client, fd);
+        enum shield_verdict verdict = SHIELD_UNKNOWN;
+        int r;
 
-        if (r < 0)
+        if (write && own) {
+                verdict = shields_judge(&client->shields, address, began_ns);
+                if (!goes_on(client, fd, message, verdict))
+                        return;
+        }
+        r = hold_answer(fd, message);
+        if (r < 0 || fd == client->served.watch)
                 return;
         if (write)
                 tell_daemon(client, address, own ? WIRE_FAULT_WRITE : WIRE_FAULT_CHILD, began_ns);
         else if (own && r > 0)
                 tell_daemon(client, address, WIRE_FAULT_DISCARD, began_ns);
-        if (write && own)
-                tell_write(client, message);
+        if (write && own && verdict == SHIELD_UNKNOWN)
+                tell_fault(client, WP_EVENT_WRITE, message);
+}
+
+/* Writers that have waited for as long as they may. */
+static void break_overdue(struct wp_client *client)
+{
+        uint64_t address;
+
+        pthread_mutex_lock(&client->serving);
+        while (shields_overdue(&client->shields, clock_now(), &address)) {
+                tell_program(client, &(struct queue_event){.type = WP_EVENT_BROKEN,
+                                                           .address = address,
+                                                           .length = PAGE_BYTES,
+                                                           .time_ns = clock_now()});
+                /* It is in one of them; and if it cannot be unprotected now, its writers come back and are let go. */
+                if (uffd_write_protect(client->served.watch, address, PAGE_BYTES, false) < 0)
+                        (void)!uffd_wake(client->served.watch, address, PAGE_BYTES);
+                (void)!uffd_wake(client->served.hold, address, PAGE_BYTES);
+        }
+        pthread_mutex_unlock(&client->serving);
 }
 
 static void serve_messages(struct wp_client *client, int hold_fd, const struct uffd_msg *messages, int n)
@@ -314,7 +370,7 @@ static void serve_context(struct wp_client *client, int hold_fd)
 
 struct watched {
         unsigned n;
-        struct pollfd polled[3 + CLIENT_MAX_CHILDREN];
+        struct pollfd polled[4 + CLIENT_MAX_CHILDREN];
 };
 
 static void watch(struct watched *watched, int fd)
@@ -328,6 +384,7 @@ static void list_contexts(struct wp_client *client, struct watched *watched)
         watch(watched, client->watcher_fd);
         watch(watched, client->served.hold);
         watch(watched, client->served.lazy);
+        watch(watched, client->served.watch);
         pthread_mutex_lock(&client->serving);
         for (unsigned i = 0; i < client->n_children; i++)
                 watch(watched, client->children[i].fd);
@@ -420,14 +477,27 @@ static bool folded(struct wp_client *client)
         return any;
 }
 
-/* How long there is nothing to do: milliseconds, or -1. */
+/* Until the first writer may wait no longer; or INT_MAX. */
+static int bound(struct wp_client *client)
+{
+        uint64_t deadline_ns, now_ns = clock_now();
+
+        pthread_mutex_lock(&client->serving);
+        deadline_ns = shields_deadline(&client->shields);
+        pthread_mutex_unlock(&client->serving);
+        if (deadline_ns == UINT64_MAX)
+                return INT_MAX;
+        return deadline_ns <= now_ns ? 0 : (int)((deadline_ns - now_ns) / NSEC_PER_MSEC + 1);
+}
+
+/* How long there is nothing to do: milliseconds, or INT_MAX. */
 static int patience(struct wp_client *client, bool all_told)
 {
         if (faults_of(client)->n_faults || folded(client) || client->lost || client->found)
                 return FLUSH_MILLISECS;
         if (!all_told)
                 return TELL_MILLISECS;
-        return atomic_load(&client->lingering) ? LINGER_MILLISECS : -1;
+        return atomic_load(&client->lingering) ? LINGER_MILLISECS : INT_MAX;
 }
 
 static void flush_folded(struct wp_client *client)
@@ -447,12 +517,14 @@ static void watch_memory(struct wp_client *client)
         bool all_told = true;
 
         for (;;) {
-                int n_ready;
+                int n_ready, timeout;
 
                 if (client->n_children >= client->forget_at)
                         forget_dead(client);
                 list_contexts(client, &watched);
-                n_ready = poll(watched.polled, watched.n, patience(client, all_told));
+                timeout = MIN(patience(client, all_told), bound(client));
+                n_ready = poll(watched.polled, watched.n, timeout == INT_MAX ? -1 : timeout);
+                break_overdue(client);
                 if (watched.polled[0].revents) {
                         client_silence(client->watcher_fd);
                         take_handed(client);
@@ -527,7 +599,7 @@ static void isolate(struct wp_client *client)
 static void close_served(struct wp_client *client)
 {
         struct client_served *served = &client->served;
-        int *fds[] = {&served->hold, &served->lazy, &served->socket, &served->spare};
+        int *fds[] = {&served->hold, &served->lazy, &served->watch, &served->socket, &served->spare};
 
         for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
                 *fds[i] = fd_close(*fds[i]);

@@ -11,9 +11,9 @@
  *   client                                        daemon
  *   HELLO     + pagemap, mem                  ->
  *                                             <-  WELCOME  + /dev/userfaultfd, pool
- *   CONTEXTS  + track, guard, stage, hold, lazy ->
+ *   CONTEXTS  + track, guard, stage, hold, lazy, watch ->
  *                                             <-  REPLY
- *   REGISTER, UNREGISTER, EXCLUDE, INCLUDE, STAT ->
+ *   REGISTER, UNREGISTER, EXCLUDE, INCLUDE, PROTECT, RELEASE, STAT ->
  *                                             <-  REPLY
  *                                             <-  BATCH    runs to merge, zero or give back
  *   RESULT                                    ->
@@ -33,9 +33,9 @@
 #include "util/bits.h"
 #include "util/error.h"
 
-#define WIRE_VERSION     2
+#define WIRE_VERSION     3
 #define WIRE_MAX_MESSAGE 65536
-#define WIRE_MAX_FDS     5
+#define WIRE_MAX_FDS     6
 #define WIRE_MAX_DETAIL  192
 
 /* A run is carried out as one unit, so its length bounds how long a writer may wait for a merge. */
@@ -54,6 +54,8 @@ enum wire_type {
         WIRE_UNREGISTER,
         WIRE_EXCLUDE,
         WIRE_INCLUDE,
+        WIRE_PROTECT,
+        WIRE_RELEASE,
         WIRE_STAT,
         WIRE_REPLY,
         WIRE_BATCH,
@@ -107,7 +109,7 @@ struct wire_register {
         uint64_t flags;   /* WP_MERGE, WP_NOTIFY, WP_LAZY; WIRE_REGISTER_POLICY */
 };
 
-/* UNREGISTER and STAT (offset and length 0), EXCLUDE, INCLUDE */
+/* UNREGISTER and STAT (offset and length 0), EXCLUDE, INCLUDE, PROTECT, RELEASE */
 struct wire_range {
         struct wire_header header;
         uint32_t region;

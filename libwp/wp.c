@@ -179,14 +179,15 @@ int client_call(struct wp_client *client, struct wire_header *message, struct wi
         return r;
 }
 
-int client_give_back(struct wp_client *client, uintptr_t start, size_t length)
+int client_run_errand(struct wp_client *client, const struct client_errand *errand)
 {
         int r;
 
         pthread_mutex_lock(&client->lock);
         while (client->errand.state != ERRAND_NONE)
                 pthread_cond_wait(&client->changed, &client->lock);
-        client->errand = (struct client_errand){.state = ERRAND_WAITS, .start = start, .length = length};
+        client->errand = *errand;
+        client->errand.state = ERRAND_WAITS;
         client_ring(client->agent_fd);
         while (client->errand.state != ERRAND_DONE)
                 pthread_cond_wait(&client->changed, &client->lock);
@@ -360,7 +361,7 @@ static struct wp_client *client_new(void)
         client->pagemap_fd = client->mem_fd = client->maps_fd = -EBADF;
         client->event_fd = client->agent_fd = client->watcher_fd = -EBADF;
         client->channel_fd = client->channel_end_fd = -EBADF;
-        client->served = (struct client_served){-EBADF, -EBADF, -EBADF, -EBADF};
+        client->served = (struct client_served){-EBADF, -EBADF, -EBADF, -EBADF, -EBADF};
         sem_init(&client->verdict, 0, 0);
         sem_init(&client->released, 0, 0);
         for (unsigned i = 0; i < N_CONTEXTS; i++)

@@ -17,23 +17,27 @@
  * out to contain a mapping of a pool. Excluding what is excluded changes nothing.
  */
 static const uint16_t allowed[PAGE_N_STATES] = {
-        [PAGE_EMPTY] = TO(VOLATILE) | TO(TRACKED) | TO(MERGED) | TO(FOREIGN) | TO(COPIED) | TO(EXCLUDED),
-        [PAGE_VOLATILE] = TO(EMPTY) | TO(TRACKED) | TO(EXCLUDED),
-        [PAGE_TRACKED] = TO(EMPTY) | TO(VOLATILE) | TO(CANDIDATE) | TO(PLANNED) | TO(EXCLUDED),
-        [PAGE_CANDIDATE] = TO(EMPTY) | TO(VOLATILE) | TO(TRACKED) | TO(PLANNED) | TO(EXCLUDED),
+        [PAGE_EMPTY] = TO(VOLATILE) | TO(TRACKED) | TO(MERGED) | TO(FOREIGN) | TO(COPIED) | TO(EXCLUDED) |
+                       TO(PROTECTED),
+        [PAGE_VOLATILE] = TO(EMPTY) | TO(TRACKED) | TO(EXCLUDED) | TO(PROTECTED),
+        [PAGE_TRACKED] =
+                TO(EMPTY) | TO(VOLATILE) | TO(CANDIDATE) | TO(PLANNED) | TO(EXCLUDED) | TO(PROTECTED),
+        [PAGE_CANDIDATE] =
+                TO(EMPTY) | TO(VOLATILE) | TO(TRACKED) | TO(PLANNED) | TO(EXCLUDED) | TO(PROTECTED),
         [PAGE_PLANNED] = TO(TRACKED) | TO(MERGED) | TO(ZERO),
         [PAGE_MERGED] = TO(COPIED) | TO(VOLATILE),
         [PAGE_FOREIGN] = TO(COPIED) | TO(VOLATILE),
         [PAGE_COPIED] = TO(EXCLUDED),
-        [PAGE_ZERO] = TO(EMPTY) | TO(VOLATILE) | TO(TRACKED) | TO(EXCLUDED),
+        [PAGE_ZERO] = TO(EMPTY) | TO(VOLATILE) | TO(TRACKED) | TO(EXCLUDED) | TO(PROTECTED),
         [PAGE_EXCLUDED] = TO(TRACKED) | TO(COPIED) | TO(EXCLUDED),
+        [PAGE_PROTECTED] = TO(TRACKED),
 };
 
 static const char *const names[PAGE_N_STATES] = {
-        [PAGE_EMPTY] = "empty",         [PAGE_VOLATILE] = "volatile", [PAGE_TRACKED] = "tracked",
-        [PAGE_CANDIDATE] = "candidate", [PAGE_PLANNED] = "planned",   [PAGE_MERGED] = "merged",
-        [PAGE_FOREIGN] = "foreign",     [PAGE_COPIED] = "copied",     [PAGE_ZERO] = "zero",
-        [PAGE_EXCLUDED] = "excluded",
+        [PAGE_EMPTY] = "empty",         [PAGE_VOLATILE] = "volatile",   [PAGE_TRACKED] = "tracked",
+        [PAGE_CANDIDATE] = "candidate", [PAGE_PLANNED] = "planned",     [PAGE_MERGED] = "merged",
+        [PAGE_FOREIGN] = "foreign",     [PAGE_COPIED] = "copied",       [PAGE_ZERO] = "zero",
+        [PAGE_EXCLUDED] = "excluded",   [PAGE_PROTECTED] = "protected",
 };
 
 const char *page_state_name(enum page_state state)

@@ -85,6 +85,12 @@ enum page_state {
          *      Caveats: neither surveyed nor read
          */
         PAGE_EXCLUDED,
+        /*
+         * PAGE_PROTECTED - the program protects it itself, with a context of its own (watch)
+         *      Operations: release (-> TRACKED)
+         *      Caveats: neither read nor protected by us, and whatever a survey shows of it is ignored
+         */
+        PAGE_PROTECTED,
         PAGE_N_STATES,
 };
 

@@ -26,6 +26,7 @@ int member_new(struct domain *domain, pid_t pid, uid_t uid, void *session, const
         member->pagemap_fd = fds->pagemap;
         member->mem_fd = fds->mem;
         member->track_fd = fds->track;
+        member->watch_fd = fds->watch;
         *ret_member = member;
         return 0;
 }
@@ -38,6 +39,7 @@ struct member *member_free(struct member *member)
         fd_close(member->pagemap_fd);
         fd_close(member->mem_fd);
         fd_close(member->track_fd);
+        fd_close(member->watch_fd);
         free(member);
         return NULL;
 }

@@ -62,6 +62,7 @@ struct member {
         int pagemap_fd;
         int mem_fd;
         int track_fd;
+        int watch_fd; /* for asking the kernel what can be write-protected */
         bool resumed; /* its contexts were in use before this connection: mappings of pools are its own doing */
         struct list queue;
         uint64_t n_queued; /* runs */
@@ -77,6 +78,7 @@ struct member_fds {
         int pagemap;
         int mem;
         int track;
+        int watch;
 };
 
 /* Takes over the descriptors on success. */

@@ -14,6 +14,7 @@
 enum task_kind {
         TASK_UNREGISTER,
         TASK_EXCLUDE,
+        TASK_PROTECT,
 };
 
 /* Work on a region on behalf of its owner; in member->tasks, in order of arrival. */

@@ -19,9 +19,9 @@
  * A page is a candidate only while its state says so, and a slot is used only after its content was stored.
  * Whatever changes in between is found out by the agent's comparison.
  *
- * *Tasks* change a region on behalf of its owner (unregister, exclude): first nothing new is planned, then
- * what is queued is withdrawn, then what is in flight comes home, then what is merged is given back; then the
- * owner gets its answer. Tasks of one region go one after the other.
+ * *Tasks* change a region on behalf of its owner (unregister, exclude, protect): first nothing new is planned, then
+ * what is queued is withdrawn, then what is in flight comes home, then, unless it is only to be protected, what is merged
+ * is given back; then the owner gets its answer. Tasks of one region go one after the other.
  */
 
 #include <stdbool.h>
@@ -105,6 +105,14 @@ int merger_unregister(struct merger *merger, struct region *region, merger_done 
 int merger_exclude(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
                    merger_done done, void *context) wp_check;
 void merger_include(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages);
+
+/*
+ * The owner takes pages under a protection of his own, and gives them up again. Until then they are left alone; merged ones
+ * stay merged. Excluded ones stay excluded.
+ */
+int merger_protect(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
+                   merger_done done, void *context) wp_check;
+void merger_release(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages);
 
 /* An agent's answer. -EPROTO: it answers no batch of ours. */
 int merger_result(struct merger *merger, struct member *member, const struct wire_result *result) wp_check;

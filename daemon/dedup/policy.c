@@ -65,20 +65,33 @@ static bool is_special(const struct vma *vma)
         return false;
 }
 
-/* What kind of memory it is: nothing that the program does later changes it. */
-static enum reason kind_reason(const struct vma *vma)
+/* Memory that is of no use to us whatever is to be done with it. */
+static enum reason special_reason(const struct vma *vma)
 {
         if (vma->flags & (VMA_IO | VMA_PFNMAP | VMA_MIXED) || is_special(vma))
                 return REASON_DEVICE;
         if (vma->flags & VMA_HUGETLB)
                 return REASON_HUGETLB;
+        return REASON_NONE;
+}
+
+static bool is_stack(const struct vma *vma)
+{
+        return vma->flags & (VMA_GROWSDOWN | VMA_SHARED_STACK);
+}
+
+/* What kind of memory it is: nothing that the program does later changes it. */
+static enum reason kind_reason(const struct vma *vma)
+{
+        enum reason reason = special_reason(vma);
+
+        if (reason != REASON_NONE)
+                return reason;
         if (vma->shared)
                 return REASON_SHARED;
         if (vma->inode || vma->dev_major || vma->dev_minor)
                 return REASON_FILE;
-        if (vma->flags & (VMA_GROWSDOWN | VMA_SHARED_STACK))
-                return REASON_STACK;
-        return REASON_NONE;
+        return is_stack(vma) ? REASON_STACK : REASON_NONE;
 }
 
 /* What the program has made of it; the most lasting reason first. */
@@ -102,6 +115,17 @@ static enum reason state_reason(const struct vma *vma, bool resumed)
             (VMA_DONTFORK | VMA_DONTDUMP | VMA_WIPEONFORK | VMA_RANDOM | VMA_SEQUENTIAL | VMA_DROPPABLE))
                 return REASON_ADVICE;
         return REASON_NONE;
+}
+
+enum reason policy_vma_unmerged(const struct vma *vma)
+{
+        enum reason reason = special_reason(vma);
+
+        if (reason != REASON_NONE)
+                return reason;
+        if (is_stack(vma))
+                return REASON_STACK;
+        return vma->protection == (PROT_READ | PROT_WRITE) ? REASON_NONE : REASON_PROTECTION;
 }
 
 enum reason policy_vma(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode, bool resumed)

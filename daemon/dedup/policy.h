@@ -17,6 +17,8 @@
         X(UNMAPPED, "unmapped", "nothing is mapped there", "register memory after mapping it")               \
         X(SHARED, "shared", "a shared mapping", "use MAP_PRIVATE memory")                                    \
         X(FILE, "file", "a mapping of a file", "only private anonymous memory is merged so far")             \
+        X(UNPROTECTABLE, "unprotectable", "the kernel cannot write-protect it",                              \
+          "use anonymous memory, memfd or tmpfs")                                                            \
         X(PROTECTION, "protection", "not both readable and writable, or executable",                         \
           "mprotect() it PROT_READ|PROT_WRITE before registering")                                           \
         X(HUGETLB, "hugetlb", "hugetlbfs pages", "use ordinary pages")                                       \
@@ -58,6 +60,12 @@ const char *reason_remedy(enum reason reason);
 
 /* Whether it is a private mapping of that pool. */
 bool policy_is_pool(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode);
+
+/*
+ * Whether the mapping can be registered without WP_MERGE, to be protected by the program, as far as that can be told without
+ * asking the kernel: nothing of it is ever replaced, so it may be much that could not be merged.
+ */
+enum reason policy_vma_unmerged(const struct vma *vma);
 
 /*
  * Whether the mapping can be registered for merging. REASON_REMNANT for a mapping of our own pool

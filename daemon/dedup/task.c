@@ -10,6 +10,7 @@
 
 #include "kernel/uffd.h"
 #include "util/cleanup.h"
+#include "wp.h"
 
 /* ------------------------------------------------------------------ registering */
 
@@ -62,9 +63,13 @@ int merger_register(struct merger *merger, struct member *member, uint64_t start
         return 0;
 }
 
-static enum reason judge_vma(const struct member *member, const struct vma *vma)
+static enum reason judge_vma(const struct inspection *inspection, const struct vma *vma)
 {
-        return policy_vma(vma, member->domain->pool_dev, member->domain->pool_inode, member->resumed);
+        const struct member *member = inspection->member;
+        enum reason reason =
+                policy_vma(vma, member->domain->pool_dev, member->domain->pool_inode, member->resumed);
+
+        return reason == REASON_REMNANT || inspection->flags & WP_MERGE ? reason : policy_vma_unmerged(vma);
 }
 
 /* Whether both have the same of what is kept. */
@@ -90,7 +95,7 @@ static enum reason judge(const struct inspection *inspection, size_t n_vmas, uin
 
         for (size_t i = 0; i < n_vmas; i++) {
                 const struct vma *vma = &inspection->vmas[i];
-                enum reason reason = judge_vma(inspection->member, vma);
+                enum reason reason = judge_vma(inspection, vma);
 
                 if (vma->start > expected)
                         break;
@@ -100,7 +105,7 @@ static enum reason judge(const struct inspection *inspection, size_t n_vmas, uin
                 expected = vma->end;
                 if (reason == REASON_REMNANT)
                         continue;
-                if (*ret_first && !same_kept(*ret_first, vma))
+                if (inspection->flags & WP_MERGE && *ret_first && !same_kept(*ret_first, vma))
                         return REASON_MIXED;
                 *ret_first = vma;
         }
@@ -172,6 +177,14 @@ static int track_anew(struct member *member, uint64_t start, uint64_t length)
         return uffd_register(member->track_fd, start, length, UFFDIO_REGISTER_MODE_WP);
 }
 
+/* Memory that is not to be merged is left alone, if only the program can protect it: that the kernel knows best. */
+static int try_protection(struct member *member, uint64_t start, uint64_t length)
+{
+        int r = uffd_register(member->watch_fd, start, length, UFFDIO_REGISTER_MODE_WP);
+
+        return r < 0 ? r : uffd_unregister(member->watch_fd, start, length);
+}
+
 static int track(const struct inspection *inspection, size_t n_vmas, struct region *region)
 {
         struct member *member = inspection->member;
@@ -181,10 +194,12 @@ static int track(const struct inspection *inspection, size_t n_vmas, struct regi
                 const struct vma *vma = &inspection->vmas[i];
                 uint64_t start = MAX(vma->start, region->start), end = MIN(vma->end, region_end(region));
 
-                if (judge_vma(member, vma) == REASON_REMNANT)
+                if (judge_vma(inspection, vma) == REASON_REMNANT)
                         r = mark_pooled(inspection, region, vma, start, end);
-                else
+                else if (region->flags & WP_MERGE)
                         r = track_anew(member, start, end - start);
+                else
+                        r = try_protection(member, start, end - start);
         }
         return r;
 }
@@ -251,7 +266,8 @@ void task_inspected(struct merger *merger, struct inspection *inspection)
                 return;
         }
         reason = judge(inspection, merger->work.n_vmas, &address, &first);
-        if (reason == REASON_NONE && inspection->flags & WIRE_REGISTER_POLICY) {
+        if (reason == REASON_NONE && inspection->flags & WIRE_REGISTER_POLICY &&
+            inspection->flags & WP_MERGE) {
                 reason = REASON_POLICY;
                 address = inspection->start;
         }
@@ -261,6 +277,8 @@ void task_inspected(struct merger *merger, struct inspection *inspection)
                         snprintf(detail, sizeof(detail), "it overlaps a region that is registered already");
                 else if (r == -EBUSY)
                         reason = REASON_UFFD;
+                else if ((r == -EINVAL || r == -EPERM) && !(inspection->flags & WP_MERGE))
+                        reason = REASON_UNPROTECTABLE;
                 else if (r < 0)
                         snprintf(detail, sizeof(detail), "registering it with userfaultfd failed");
                 r = r == -EEXIST ? -EINVAL : r;
@@ -370,6 +388,28 @@ static const char *task_detail(int error)
         return error ? "the memory is no longer mapped as it was when it was registered" : "";
 }
 
+static bool can_be_protected(const struct region *region, uint32_t page)
+{
+        return page_state_allowed(region_state(region, page), PAGE_PROTECTED);
+}
+
+static void mark_protected(struct merger *merger, struct task *task)
+{
+        uint32_t end = task->page + task->n_pages;
+        int r = 0;
+
+        for (uint32_t page = task->page; page < end && r >= 0; page++) {
+                if (!can_be_protected(task->region, page))
+                        continue;
+                r = region_make_chunk(task->region, page);
+                if (r >= 0)
+                        region_set_state(task->region, page, PAGE_PROTECTED, 0);
+        }
+        if (r < 0)
+                merger_release(merger, task->region, task->page, task->n_pages);
+        task->error = r;
+}
+
 /* Everything is private: the task ends, and its owner hears of it. */
 static void task_finish(struct merger *merger, struct member *member, struct task *task)
 {
@@ -379,6 +419,8 @@ static void task_finish(struct merger *merger, struct member *member, struct tas
                 task->error = -EFAULT;
         if (!task->error && task->kind == TASK_EXCLUDE)
                 mark_excluded(task);
+        if (task->kind == TASK_PROTECT)
+                mark_protected(merger, task);
         finished.error = task->error;
         if (!task->error && task->kind == TASK_UNREGISTER) {
                 untrack(member, task->region);
@@ -399,7 +441,8 @@ static bool task_step(struct merger *merger, struct member *member, struct task 
                 withdraw_queued(member, task->region);
                 if (member_region_in_flight(member, task->region) || storing(merger, task->region))
                         return false;
-                give_back(member, task);
+                if (task->kind != TASK_PROTECT)
+                        give_back(member, task);
                 member_dispatch(member, merger->ops);
         }
         if (task->n_runs)
@@ -470,6 +513,22 @@ int merger_exclude(struct merger *merger, struct region *region, uint32_t page, 
                    merger_done done, void *context)
 {
         return task_start(merger, region, TASK_EXCLUDE, page, n_pages, done, context);
+}
+
+int merger_protect(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
+                   merger_done done, void *context)
+{
+        return task_start(merger, region, TASK_PROTECT, page, n_pages, done, context);
+}
+
+void merger_release(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages)
+{
+        for (uint32_t end = page + n_pages; page < end; page++)
+                if (!region_chunk(region, page))
+                        page = region_chunk_last(region, page);
+                else if (region_state(region, page) == PAGE_PROTECTED)
+                        region_set_state(region, page, PAGE_TRACKED, 0);
+        merger_wake(merger);
 }
 
 void merger_include(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages)

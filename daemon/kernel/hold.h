@@ -46,6 +46,10 @@
         (UFFD_FEATURE_MOVE | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_FORK |                           \
          UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 #define STAGE_FEATURES (UFFD_FEATURE_MOVE)
+/* Pages that are not populated are protected, too: to be written for the first time is to be written. */
+#define WATCH_FEATURES                                                                                       \
+        (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |    \
+         UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_EXACT_ADDRESS)
 
 /*
  * Both answer a fault at any address of the page and return 0 or 1 (a page of zeros was given) when the

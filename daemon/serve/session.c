@@ -62,7 +62,7 @@ struct call {
         struct session *session;
         enum wire_type type;
         uint64_t serial;
-        uint64_t address; /* REGISTER, EXCLUDE: of the range */
+        uint64_t address; /* of the range; STAT: 0 */
         uint64_t bytes;
 };
 
@@ -453,8 +453,8 @@ static void handle_hello(struct session *session, const struct wire_hello *hello
  */
 static int enable_contexts(const int *fds, bool resumed, const char **ret_why)
 {
-        static const uint64_t features[] = {TRACK_FEATURES, GUARD_FEATURES, STAGE_FEATURES, HOLD_FEATURES,
-                                            LAZY_FEATURES};
+        static const uint64_t features[] = {TRACK_FEATURES, GUARD_FEATURES, STAGE_FEATURES,
+                                            HOLD_FEATURES,  LAZY_FEATURES,  WATCH_FEATURES};
 
         for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
                 int r;
@@ -478,7 +478,7 @@ static int become_member(struct session *session, int *fds, bool resumed)
 {
         struct session_context *context = &session->server->context;
         struct member_fds member_fds = {
-                .pagemap = session->pagemap_fd, .mem = session->mem_fd, .track = fds[0]};
+                .pagemap = session->pagemap_fd, .mem = session->mem_fd, .track = fds[0], .watch = fds[5]};
         struct charge *charge;
         int r;
 
@@ -495,7 +495,7 @@ static int become_member(struct session *session, int *fds, bool resumed)
                 free(charge);
                 return r;
         }
-        session->pagemap_fd = session->mem_fd = fds[0] = -EBADF;
+        session->pagemap_fd = session->mem_fd = fds[0] = fds[5] = -EBADF;
         session->member->resumed = resumed;
         merger_add_member(context->merger, session->member);
         return 0;
@@ -610,7 +610,7 @@ static void call_free(struct call *call)
         free(call);
 }
 
-/* The answer to REGISTER, UNREGISTER or EXCLUDE. A session that cannot be told is dropped by its reader,
+/* The answer to REGISTER, UNREGISTER, EXCLUDE or PROTECT. A session that cannot be told is dropped by its reader,
  * which sees the broken socket. */
 static void call_done(void *context, int error, struct region *region, const char *detail)
 {
@@ -754,6 +754,8 @@ static bool range_fits(const struct region *region, const struct wire_range *mes
 static int start_task(struct session *session, struct region *region, const struct wire_range *message)
 {
         struct merger *merger = session->server->context.merger;
+        uint32_t page = (uint32_t)(message->offset >> PAGE_SHIFT),
+                 n_pages = (uint32_t)(message->length >> PAGE_SHIFT);
         struct call *call = call_new(session, &message->header);
         int r;
 
@@ -764,9 +766,10 @@ static int start_task(struct session *session, struct region *region, const stru
                                                               : message->length;
         if (message->header.type == WIRE_UNREGISTER)
                 r = merger_unregister(merger, region, call_done, call);
+        else if (message->header.type == WIRE_EXCLUDE)
+                r = merger_exclude(merger, region, page, n_pages, call_done, call);
         else
-                r = merger_exclude(merger, region, (uint32_t)(message->offset >> PAGE_SHIFT),
-                                   (uint32_t)(message->length >> PAGE_SHIFT), call_done, call);
+                r = merger_protect(merger, region, page, n_pages, call_done, call);
         if (r < 0) {
                 call_free(call);
                 return send_reply(session, message->header.serial, r,
@@ -778,7 +781,10 @@ static int start_task(struct session *session, struct region *region, const stru
 
 static int handle_range(struct session *session, const struct wire_range *message)
 {
+        struct merger *merger = session->server->context.merger;
         struct region *region = find_region(session, message->region);
+        uint32_t page = (uint32_t)(message->offset >> PAGE_SHIFT),
+                 n_pages = (uint32_t)(message->length >> PAGE_SHIFT);
         uint64_t serial = message->header.serial;
 
         if (!region)
@@ -788,10 +794,12 @@ static int handle_range(struct session *session, const struct wire_range *messag
         if (message->header.type != WIRE_UNREGISTER && !range_fits(region, message))
                 return send_reply(session, serial, -EINVAL,
                                   "the range leaves the region, or is not whole pages");
-        if (message->header.type != WIRE_INCLUDE)
+        if (message->header.type == WIRE_INCLUDE)
+                merger_include(merger, region, page, n_pages);
+        else if (message->header.type == WIRE_RELEASE)
+                merger_release(merger, region, page, n_pages);
+        else
                 return start_task(session, region, message);
-        merger_include(session->server->context.merger, region, (uint32_t)(message->offset >> PAGE_SHIFT),
-                       (uint32_t)(message->length >> PAGE_SHIFT));
         return send_reply(session, serial, 0, NULL);
 }
 
@@ -814,6 +822,8 @@ static int handle_request(struct session *session, const struct wire_header *hea
         case WIRE_UNREGISTER:
         case WIRE_EXCLUDE:
         case WIRE_INCLUDE:
+        case WIRE_PROTECT:
+        case WIRE_RELEASE:
         case WIRE_STAT:
                 return handle_range(session, (const struct wire_range *)header);
         case WIRE_RESULT:

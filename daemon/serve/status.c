@@ -198,6 +198,7 @@ static void examine_region(json_t *document, const struct member *member, const 
                 {PAGE_FOREIGN, "foreign", "merged by an earlier daemon, whose pool is not known to this one",
                  "none needed: it still shares with others of that time; register it anew to merge it here"},
                 {PAGE_EXCLUDED, "excluded", "the program excluded it", "wp_include() takes it back in"},
+                {PAGE_PROTECTED, "protected", "the program protects it", "wp_release() ends that"},
         };
         uint64_t length = (uint64_t)region->n_pages * PAGE_BYTES;
 

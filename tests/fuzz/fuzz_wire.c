@@ -258,7 +258,9 @@ static void repair_body(uint8_t *packet, size_t size, uint32_t type)
                 repair_contexts(packet);
         else if (type == WIRE_REPLY && size == sizeof(struct wire_reply))
                 repair_reply(packet);
-        else if ((whole || type == WIRE_EXCLUDE || type == WIRE_INCLUDE) && size == sizeof(struct wire_range))
+        else if ((whole || type == WIRE_EXCLUDE || type == WIRE_INCLUDE || type == WIRE_PROTECT ||
+                  type == WIRE_RELEASE) &&
+                 size == sizeof(struct wire_range))
                 repair_range(packet, whole);
 }
 
@@ -303,6 +305,8 @@ static size_t size_of(uint32_t type, size_t size, unsigned what)
                 [WIRE_UNREGISTER] = sizeof(struct wire_range),
                 [WIRE_EXCLUDE] = sizeof(struct wire_range),
                 [WIRE_INCLUDE] = sizeof(struct wire_range),
+                [WIRE_PROTECT] = sizeof(struct wire_range),
+                [WIRE_RELEASE] = sizeof(struct wire_range),
                 [WIRE_STAT] = sizeof(struct wire_range),
                 [WIRE_REPLY] = sizeof(struct wire_reply),
                 [WIRE_BATCH] = sizeof(struct wire_batch),

@@ -16,17 +16,18 @@
 /* One letter per state in the order of the enum; '.' is a change that must not happen. */
 /* clang-format off */
 static const char *const table[PAGE_N_STATES] = {
-        /* to:               EVTCPMFDZX */
-        [PAGE_EMPTY] =      ".VT..MFD.X",
-        [PAGE_VOLATILE] =   "E.T......X",
-        [PAGE_TRACKED] =    "EV.CP....X",
-        [PAGE_CANDIDATE] =  "EVT.P....X",
-        [PAGE_PLANNED] =    "..T..M..Z.",
-        [PAGE_MERGED] =     ".V.....D..",
-        [PAGE_FOREIGN] =    ".V.....D..",
-        [PAGE_COPIED] =     ".........X",
-        [PAGE_ZERO] =       "EVT......X",
-        [PAGE_EXCLUDED] =   "..T....D.X",
+        /* to:               EVTCPMFDZXO */
+        [PAGE_EMPTY] =      ".VT..MFD.XO",
+        [PAGE_VOLATILE] =   "E.T......XO",
+        [PAGE_TRACKED] =    "EV.CP....XO",
+        [PAGE_CANDIDATE] =  "EVT.P....XO",
+        [PAGE_PLANNED] =    "..T..M..Z..",
+        [PAGE_MERGED] =     ".V.....D...",
+        [PAGE_FOREIGN] =    ".V.....D...",
+        [PAGE_COPIED] =     ".........X.",
+        [PAGE_ZERO] =       "EVT......XO",
+        [PAGE_EXCLUDED] =   "..T....D.X.",
+        [PAGE_PROTECTED] =  "..T........",
 };
 /* clang-format on */
 

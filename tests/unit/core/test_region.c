@@ -53,6 +53,7 @@ static const enum page_state paths[PAGE_N_STATES][5] = {
         [PAGE_COPIED] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_MERGED, PAGE_COPIED},
         [PAGE_ZERO] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_ZERO},
         [PAGE_EXCLUDED] = {PAGE_EXCLUDED},
+        [PAGE_PROTECTED] = {PAGE_PROTECTED},
 };
 
 static void reach(struct region *region, uint32_t page, enum page_state wanted, uint32_t key)

@@ -49,11 +49,13 @@ struct shape {
 static const struct shape shapes[WIRE_N_TYPES] = {
         [WIRE_HELLO] = {24, 2, WIRE_FROM_CLIENT},
         [WIRE_WELCOME] = {32, 2, WIRE_FROM_DAEMON},
-        [WIRE_CONTEXTS] = {24, 5, WIRE_FROM_CLIENT},
+        [WIRE_CONTEXTS] = {24, 6, WIRE_FROM_CLIENT},
         [WIRE_REGISTER] = {40, 0, WIRE_FROM_CLIENT},
         [WIRE_UNREGISTER] = {40, 0, WIRE_FROM_CLIENT},
         [WIRE_EXCLUDE] = {40, 0, WIRE_FROM_CLIENT},
         [WIRE_INCLUDE] = {40, 0, WIRE_FROM_CLIENT},
+        [WIRE_PROTECT] = {40, 0, WIRE_FROM_CLIENT},
+        [WIRE_RELEASE] = {40, 0, WIRE_FROM_CLIENT},
         [WIRE_STAT] = {40, 0, WIRE_FROM_CLIENT},
         [WIRE_REPLY] = {sizeof(struct wire_reply), 0, WIRE_FROM_DAEMON},
         [WIRE_BATCH] = {BATCH_SIZE(N_RUNS), 0, WIRE_FROM_DAEMON},
@@ -263,6 +265,10 @@ static const struct change changes[] = {
         FIELD(WIRE_INCLUDE, wire_range, reserved, 1, false),
         FIELD(WIRE_INCLUDE, wire_range, offset, UINT64_MAX, true),
         FIELD(WIRE_INCLUDE, wire_range, length, UINT64_MAX, true),
+        FIELD(WIRE_PROTECT, wire_range, reserved, 1, false),
+        FIELD(WIRE_PROTECT, wire_range, offset, UINT64_MAX, true),
+        FIELD(WIRE_RELEASE, wire_range, reserved, 1, false),
+        FIELD(WIRE_RELEASE, wire_range, length, UINT64_MAX, true),
         FIELD(WIRE_REPLY, wire_reply, error, 0, true),
         FIELD(WIRE_REPLY, wire_reply, error, -EINVAL, true),
         FIELD(WIRE_REPLY, wire_reply, error, -4095, true),
@@ -467,12 +473,14 @@ static void test_version_before(void **state)
         memset(&message, 0, sizeof(message));
         wire_init(&message, WIRE_CONTEXTS, 16, 0);
         assert_int_equal(check(&message, 16, 4, WIRE_FROM_CLIENT), -EBADMSG);
+        build(&message, WIRE_CONTEXTS);
+        assert_int_equal(check(&message, sizeof(struct wire_contexts), 5, WIRE_FROM_CLIENT), -EBADMSG);
         build(&message, WIRE_WELCOME);
         assert_int_equal(check(&message, sizeof(struct wire_welcome), 5, WIRE_FROM_DAEMON), -EBADMSG);
-        assert_int_equal(WIRE_VERSION, 2);
+        assert_int_equal(WIRE_VERSION, 3);
         /* HELLO is as it was: whoever reads it can say what is wrong. */
         build(&message, WIRE_HELLO);
-        message.hello.version = 1;
+        message.hello.version = 2;
         assert_int_equal(check_type(&message, WIRE_HELLO), 0);
 }
 

@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Protect: pages that the program itself protects (wp_protect(), wp_release())
+ *
+ * Theory of operation
+ *
+ * Merging is one user of write protection; the program is the other. What it protects is taken from the daemon, which leaves
+ * it alone from then on, and comes under a context in which a writer really waits: pages that are not merged from
+ * track to *watch*, which has no other use, and mappings of the pool from lazy to hold, if they were not under hold already.
+ * Merged pages stay merged, and the first write copies them as ever. The watcher reads both contexts, and the shield
+ * (shield.h) tells it what to do: queue the event and let the writer go on, let him wait, or see that he need not.
+ *
+ * Pages that were taken stay where they are when they have been written, so that protecting them again is one ioctl, by the
+ * thread that asks. Releasing a range gives it back to the context where it came from, and to the daemon.
+ *
+ * Only the agent takes pages in and gives them back, for that is a change of mappings. The daemon is needed for nothing
+ * but to be told; when it goes away all protection ends, so that nobody depends on a program that may have relied on it.
+ *
+ * What happens in the moment in which a mapping changes contexts: a write is not seen, as if it had come before wp_protect(),
+ * or after wp_release(). A page of the pool that is discarded and read in that moment shows its old content, as when
+ * memory is given back (run.c).
+ */
+
+#include "libwp/client.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <time.h>
+
+#include "kernel/hold.h"
+#include "kernel/pagemap.h"
+#include "kernel/uffd.h"
+#include "util/clock.h"
+
+#define DEFAULT_MS     1000
+#define RETRY_PAUSE_NS (50 * NSEC_PER_USEC)
+#define SURVEY_RUNS    64
+
+static int context(const struct wp_client *client, enum client_context which)
+{
+        return client->context_fds[which];
+}
+
+/* ------------------------------------------------------------------ in and out */
+
+/* Both ways of a part of a range that is of one kind: what the daemon tracks, or a mapping of the pool. */
+struct passage {
+        struct wp_client *client;
+        bool tracked; /* merged, or to be merged, unless it is protected */
+        bool lazy;    /* and its merged pages are under lazy */
+        int (*plain)(const struct passage *passage, uintptr_t start, size_t length);
+        int (*pooled)(const struct passage *passage, uintptr_t start, size_t length);
+        uintptr_t next; /* where the part begins that is looked at */
+};
+
+/* Takes [start, start+length) from track to watch. */
+static int take_plain(const struct passage *passage, uintptr_t start, size_t length)
+{
+        struct wp_client *client = passage->client;
+        int r;
+
+        /* It is not there if the daemon had no room for it. */
+        if (passage->tracked)
+                (void)!uffd_unregister(context(client, CONTEXT_TRACK), start, length);
+        r = uffd_register(context(client, CONTEXT_WATCH), start, length, UFFDIO_REGISTER_MODE_WP);
+        if (r >= 0)
+                shields_set(&client->shields, start, length, shield_make(SHIELD_SPENT, 0));
+        return r;
+}
+
+static int take_pooled(const struct passage *passage, uintptr_t start, size_t length)
+{
+        struct wp_client *client = passage->client;
+        int lazy = context(client, CONTEXT_LAZY), r = 0;
+
+        if (passage->lazy)
+                r = uffd_unregister(lazy, start, length);
+        /* Merged by an earlier registration, it may be under hold already. */
+        if (passage->lazy && (r >= 0 || r == -EINVAL)) {
+                r = uffd_register(context(client, CONTEXT_HOLD), start, length, HOLD_MODES);
+                if (r < 0)
+                        (void)!uffd_register(lazy, start, length, HOLD_MODES);
+        }
+        if (r >= 0)
+                shields_set(&client->shields, start, length, shield_make(SHIELD_SPENT, 0));
+        return r;
+}
+
+/* Of memory in which the program has mapped something else, against the contract, what is still ours. */
+static void unprotect_each(int fd, uintptr_t start, size_t length)
+{
+        for (uintptr_t page = start; page < start + length; page += PAGE_BYTES)
+                (void)!uffd_write_protect(fd, page, PAGE_BYTES, false);
+}
+
+/*
+ * Gives [start, start+length) back to track. Nothing of it is protected when it leaves watch: who wrote to it later would find
+ * nobody who knows it. -ENOMEM: the process can have no more mappings; it stays where it is, unprotected.
+ */
+static int drop_plain(const struct passage *passage, uintptr_t start, size_t length)
+{
+        struct wp_client *client = passage->client;
+        int watch = context(client, CONTEXT_WATCH), r = uffd_write_protect(watch, start, length, false);
+
+        if (r == -EAGAIN)
+                return r;
+        if (r < 0)
+                unprotect_each(watch, start, length);
+        r = uffd_unregister(watch, start, length);
+        (void)!uffd_wake(watch, start, length);
+        shields_set(&client->shields, start, length,
+                    shield_make(r == -ENOMEM ? SHIELD_SPENT : SHIELD_NONE, 0));
+        if (r == -ENOMEM)
+                return r;
+        if (passage->tracked)
+                (void)!uffd_register(context(client, CONTEXT_TRACK), start, length, UFFDIO_REGISTER_MODE_WP);
+        return 0;
+}
+
+/* Pages that were copied are the program's own: nobody wants to know of writes to them. */
+static int unprotect_copied(struct wp_client *client, int fd, uintptr_t start, size_t length)
+{
+        struct page_region copied[SURVEY_RUNS];
+        uint64_t walked = start, end = start + length;
+
+        while (walked < end) {
+                int n = pagemap_survey_copied(client->pagemap_fd, walked, end, copied, SURVEY_RUNS, &walked);
+                int r = MIN(n, 0);
+
+                for (int i = 0; i < n && r >= 0; i++)
+                        r = uffd_write_protect(fd, copied[i].start, copied[i].end - copied[i].start, false);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* Those who wait for a merged page get their copies; other pages stay protected, since they are shared. */
+static int let_writers_go(struct wp_client *client, uintptr_t start, size_t length)
+{
+        int hold = context(client, CONTEXT_HOLD), r = 0;
+
+        for (unsigned i = 0; i < client->shields.n_held && r >= 0; i++)
+                if (client->shields.held[i].address - start < length)
+                        r = uffd_write_protect(hold, client->shields.held[i].address, PAGE_BYTES, false);
+        return r;
+}
+
+static int return_to_lazy(struct wp_client *client, uintptr_t start, size_t length)
+{
+        int lazy = context(client, CONTEXT_LAZY);
+        int r = uffd_unregister(context(client, CONTEXT_HOLD), start, length);
+
+        if (r >= 0)
+                r = uffd_register(lazy, start, length, HOLD_MODES);
+        return r < 0 ? r : uffd_write_protect(lazy, start, length, true);
+}
+
+static int drop_pooled(const struct passage *passage, uintptr_t start, size_t length)
+{
+        struct wp_client *client = passage->client;
+        int hold = context(client, CONTEXT_HOLD), r;
+
+        if (passage->lazy)
+                r = return_to_lazy(client, start, length);
+        else
+                r = let_writers_go(client, start, length);
+        if (r >= 0)
+                r = unprotect_copied(client, passage->lazy ? context(client, CONTEXT_LAZY) : hold, start,
+                                     length);
+        if (r == -EAGAIN)
+                return r;
+        (void)!uffd_wake(hold, start, length);
+        shields_set(&client->shields, start, length, shield_make(SHIELD_NONE, 0));
+        return 0;
+}
+
+static int visit_pooled(void *argument, uintptr_t start, uintptr_t end)
+{
+        struct passage *passage = argument;
+        int r = 0;
+
+        if (passage->next < start)
+                r = passage->plain(passage, passage->next, start - passage->next);
+        passage->next = end;
+        return r < 0 ? r : passage->pooled(passage, start, end - start);
+}
+
+static int pass_run(struct passage *passage, uintptr_t start, uintptr_t end)
+{
+        int r = 0;
+
+        passage->next = start;
+        if (atomic_load(&passage->client->merged_ever))
+                r = pools_walk(passage->client, start, end, visit_pooled, passage);
+        if (r >= 0 && passage->next < end)
+                r = passage->plain(passage, passage->next, end - passage->next);
+        return r;
+}
+
+/* All runs of the range that are protected by now, or all that are not. */
+static int pass(struct passage *passage, bool protected, uintptr_t start, size_t length)
+{
+        struct shields *shields = &passage->client->shields;
+        uintptr_t end = start + length, next;
+        int r = 0;
+
+        for (uintptr_t at = start; at < end && r >= 0; at = next) {
+                bool is = shields_touch(shields, at, PAGE_BYTES);
+
+                for (next = at + PAGE_BYTES; next < end && shields_touch(shields, next, PAGE_BYTES) == is;)
+                        next += PAGE_BYTES;
+                if (is == protected)
+                        r = pass_run(passage, at, next);
+        }
+        return r;
+}
+
+/* ------------------------------------------------------------------ the agent's part */
+
+static int drop(struct wp_client *client, uint64_t flags, uintptr_t start, size_t length)
+{
+        struct passage passage = {.client = client,
+                                  .tracked = flags & WP_MERGE,
+                                  .lazy = !(flags & WP_NOTIFY),
+                                  .plain = drop_plain,
+                                  .pooled = drop_pooled};
+
+        return pass(&passage, true, start, length);
+}
+
+static int take(struct wp_client *client, uint64_t flags, uintptr_t start, size_t length)
+{
+        struct passage passage = {.client = client,
+                                  .tracked = flags & WP_MERGE,
+                                  .lazy = !(flags & WP_NOTIFY),
+                                  .plain = take_plain,
+                                  .pooled = take_pooled};
+
+        return pass(&passage, false, start, length);
+}
+
+/* Everything of the range is in its context. The ioctl is the same for both (tests/kernel/foreign_context.c). */
+static int arm(struct wp_client *client, uintptr_t start, size_t length, shield_word word)
+{
+        int r = uffd_write_protect(context(client, CONTEXT_WATCH), start, length, true);
+
+        if (r >= 0)
+                shields_set(&client->shields, start, length, word);
+        return r;
+}
+
+static int make_shield(struct wp_client *client, const struct wp_region *region)
+{
+        size_t n_pages = region->length / PAGE_BYTES;
+        shield_word *words;
+        int r;
+
+        if (shields_find(&client->shields, region->start))
+                return 0;
+        words = client_map(n_pages * sizeof(*words));
+        if (!words)
+                return -ENOMEM;
+        r = shields_add(&client->shields, region->start, n_pages, words, region->flags);
+        if (r < 0)
+                client_unmap(words, n_pages * sizeof(*words));
+        return r;
+}
+
+static int carry_out(struct wp_client *client, const struct client_errand *errand)
+{
+        uint64_t flags = errand->region->flags;
+        int r;
+
+        if (errand->kind == ERRAND_RELEASE)
+                return drop(client, flags, errand->start, errand->length);
+        if (errand->epoch != client->link.epoch)
+                return -ENOTCONN;
+        r = make_shield(client, errand->region);
+        if (r >= 0)
+                r = take(client, flags, errand->start, errand->length);
+        return r < 0 ? r : arm(client, errand->start, errand->length, errand->word);
+}
+
+static void enter(struct wp_client *client)
+{
+        pthread_mutex_lock(&client->running);
+        pthread_mutex_lock(&client->serving);
+}
+
+/* The event of a fork, which only the watcher can read, may have to be read first. */
+static void leave(struct wp_client *client, bool pause)
+{
+        pthread_mutex_unlock(&client->serving);
+        pthread_mutex_unlock(&client->running);
+        if (pause)
+                nanosleep(&(struct timespec){.tv_nsec = RETRY_PAUSE_NS}, NULL);
+}
+
+int protect_execute(struct wp_client *client, const struct client_errand *errand)
+{
+        int r;
+
+        do {
+                enter(client);
+                r = carry_out(client, errand);
+                if (r < 0 && r != -EAGAIN && errand->kind == ERRAND_PROTECT)
+                        (void)!drop(client, errand->region->flags, errand->start, errand->length);
+                leave(client, r == -EAGAIN);
+        } while (r == -EAGAIN);
+        return r;
+}
+
+void protect_break_all(struct wp_client *client)
+{
+        int r;
+
+        do {
+                r = 0;
+                enter(client);
+                for (unsigned i = 0; i < client->shields.n && r != -EAGAIN; i++) {
+                        const struct shield *shield = &client->shields.shields[i];
+
+                        r = drop(client, shield->flags, shield->start, shield->n_pages * PAGE_BYTES);
+                }
+                leave(client, r == -EAGAIN);
+        } while (r == -EAGAIN);
+}
+
+/* ------------------------------------------------------------------ the program's part */
+
+/* What was taken in before is only armed again: 1; 0: some of it was not. */
+static int arm_again(struct wp_client *client, uintptr_t start, size_t length, shield_word word)
+{
+        int r;
+
+        do {
+                pthread_mutex_lock(&client->serving);
+                r = shields_cover(&client->shields, start, length);
+                if (r)
+                        r = arm(client, start, length, word) < 0 ? -EAGAIN : 1;
+                pthread_mutex_unlock(&client->serving);
+                if (r == -EAGAIN)
+                        sched_yield();
+        } while (r == -EAGAIN);
+        return r;
+}
+
+static int word_of(uint64_t flags, shield_word *ret_word)
+{
+        uint64_t kind = flags & (WP_WATCH | WP_HOLD), milliseconds = flags >> 32;
+
+        if (flags & UINT32_MAX & ~(WP_WATCH | WP_HOLD))
+                return client_fail(-EINVAL, "unknown flags");
+        if (kind != WP_WATCH && kind != WP_HOLD)
+                return client_fail(-EINVAL, "one of WP_WATCH and WP_HOLD is wanted");
+        if (milliseconds > SHIELD_MAX_MS || (milliseconds && kind == WP_WATCH))
+                return client_fail(-EINVAL, "a bound is for WP_HOLD, and at most 8191 ms");
+        *ret_word = kind == WP_WATCH
+                            ? shield_make(SHIELD_WATCHED, 0)
+                            : shield_make(SHIELD_HELD, milliseconds ? (unsigned)milliseconds : DEFAULT_MS);
+        return 0;
+}
+
+static int explain(int error)
+{
+        switch (error) {
+        case -EBUSY:
+                return client_fail(error, "some of it belongs to another userfaultfd");
+        case -EINVAL:
+        case -ENOENT:
+                return client_fail(-EFAULT, "some of it is not mapped any more, or not as it was");
+        case -ENOTCONN:
+                return client_fail(error, "the daemon is gone; the memory is intact");
+        case -EDQUOT:
+                return client_fail(error, "too many regions with protected pages");
+        case -ENOMEM:
+                return client_fail(error, "not enough memory, or too many mappings: see vm.max_map_count");
+        default:
+                return error < 0 ? client_fail(error, "it cannot be protected") : 0;
+        }
+}
+
+static int protect_anew(struct wp_region *region, size_t offset, size_t length, shield_word word,
+                        uint64_t epoch)
+{
+        struct wp_client *client = region->client;
+        struct client_errand errand = {.kind = ERRAND_PROTECT,
+                                       .region = region,
+                                       .start = region->start + offset,
+                                       .length = length,
+                                       .epoch = epoch,
+                                       .word = word};
+        int r;
+
+        if (region->flags & WP_MERGE) {
+                r = region_call(region, WIRE_PROTECT, offset, length, NULL);
+                if (r < 0)
+                        return r;
+        }
+        r = client_run_errand(client, &errand);
+        if (r < 0 && region->flags & WP_MERGE)
+                (void)!region_call(region, WIRE_RELEASE, offset, length, NULL);
+        return explain(r);
+}
+
+wp_export int wp_protect(struct wp_region *region, size_t offset, size_t length, uint64_t flags)
+{
+        int r = region_check_range(region, offset, length);
+        struct wp_client *client;
+        shield_word word = 0;
+        uint64_t epoch;
+        bool joined;
+
+        if (r >= 0)
+                r = word_of(flags, &word);
+        if (r < 0)
+                return r;
+        client = region->client;
+        pthread_mutex_lock(&client->lock);
+        joined = region->joined;
+        epoch = client->link.epoch;
+        pthread_mutex_unlock(&client->lock);
+        if (!joined)
+                return explain(-ENOTCONN);
+        if (arm_again(client, region->start + offset, length, word))
+                return 0;
+        return protect_anew(region, offset, length, word, epoch);
+}
+
+wp_export int wp_release(struct wp_region *region, size_t offset, size_t length)
+{
+        int r = region_check_range(region, offset, length);
+
+        if (r < 0 || !protect_touches(region->client, region->start + offset, length))
+                return r;
+        r = client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_RELEASE,
+                                                                      .region = region,
+                                                                      .start = region->start + offset,
+                                                                      .length = length});
+        if (r >= 0 && region->flags & WP_MERGE)
+                (void)!region_call(region, WIRE_RELEASE, offset, length, NULL);
+        return explain(r);
+}
+
+void protect_leave(struct wp_region *region)
+{
+        if (protect_touches(region->client, region->start, region->length))
+                (void)!client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_RELEASE,
+                                                                                 .region = region,
+                                                                                 .start = region->start,
+                                                                                 .length = region->length});
+}
+
+void protect_forget(struct wp_client *client, const struct wp_region *region)
+{
+        struct shield *shield;
+
+        pthread_mutex_lock(&client->serving);
+        shield = shields_find(&client->shields, region->start);
+        if (shield)
+                client_unmap(shields_remove(&client->shields, shield),
+                             region->length / PAGE_BYTES * sizeof(shield_word));
+        pthread_mutex_unlock(&client->serving);
+}
+
+bool protect_touches(struct wp_client *client, uintptr_t start, size_t length)
+{
+        bool touches;
+
+        pthread_mutex_lock(&client->serving);
+        touches = shields_touch(&client->shields, start, length);
+        pthread_mutex_unlock(&client->serving);
+        return touches;
+}
+
+size_t protect_count(struct wp_region *region)
+{
+        struct wp_client *client = region->client;
+        size_t n;
+
+        pthread_mutex_lock(&client->serving);
+        n = shields_count(&client->shields, region->start);
+        pthread_mutex_unlock(&client->serving);
+        return n;
+}
