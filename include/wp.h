@@ -78,6 +78,14 @@ struct wp_region_stat {
         uint64_t pages_protected; /* by wp_protect(), written since or not */
 };
 
+struct wp_merge_stat {
+        uint64_t pages_examined; /* with content that may be merged, or that are */
+        uint64_t pages_merged;   /* that were not before */
+        uint64_t pages_zero;     /* given back to the kernel's zero page; were not before */
+        uint64_t
+                pages_failed; /* equal to others, but busy, refused or changed meanwhile: they are tried again later */
+};
+
 /*
  * Connects to the daemon and starts the library's two threads.
  * socket_path: NULL means $WPD_SOCKET, else /run/wpd/client.sock.
@@ -105,6 +113,19 @@ int wp_register(struct wp_client *client, void *addr, size_t length, uint64_t fl
  * everything as it was.
  */
 int wp_unregister(struct wp_region *region);
+
+/*
+ * Merges a part of a region registered with WP_MERGE now, as far as equal pages are known to the daemon, and waits until that is
+ * done: useful after loading data. Of two who do so the second finds the pages of the first. ret_stat may be NULL. -EBUSY: scanning
+ * is paused, or another call changes the region. Page aligned, in bytes.
+ */
+int wp_merge(struct wp_region *region, size_t offset, size_t length, struct wp_merge_stat *ret_stat);
+
+/*
+ * Makes what is merged in a part of a region private again, with or without a daemon. A scan may merge it again: see wp_exclude().
+ * -ENOMEM: some of it may still be merged, and all of it is right; -EBUSY: some of it is protected. Page aligned, in bytes.
+ */
+int wp_unmerge(struct wp_region *region, size_t offset, size_t length);
 
 /*
  * Never merge this part (DMA, latency), with or without a daemon; what is merged there is given back first. Page

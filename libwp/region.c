@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define MERGE_BYTES ((size_t)256 << 20)
+
 static int region_check(struct wp_region *region)
 {
         if (!region || !region->client)
@@ -265,6 +267,39 @@ wp_export int wp_include(struct wp_region *region, size_t offset, size_t length)
                 set_excluded(region, offset, length, false);
         pthread_mutex_unlock(&region->client->lock);
         return 0;
+}
+
+/* A piece of a range is a call of its own, so that the daemon answers in time. */
+wp_export int wp_merge(struct wp_region *region, size_t offset, size_t length, struct wp_merge_stat *ret_stat)
+{
+        struct wp_merge_stat stat = {.pages_examined = 0};
+        struct wire_reply reply;
+        int r = region_check_range(region, offset, length);
+
+        for (size_t bytes; length && r >= 0; offset += bytes, length -= bytes) {
+                bytes = MIN(length, MERGE_BYTES);
+                r = region_call(region, WIRE_MERGE, offset, bytes, &reply);
+                if (r < 0)
+                        break;
+                stat.pages_examined += reply.stat[WIRE_MERGE_EXAMINED];
+                stat.pages_merged += reply.stat[WIRE_MERGE_MERGED];
+                stat.pages_zero += reply.stat[WIRE_MERGE_ZERO];
+                stat.pages_failed += reply.stat[WIRE_MERGE_FAILED];
+        }
+        if (r >= 0 && ret_stat)
+                *ret_stat = stat;
+        return MIN(r, 0);
+}
+
+wp_export int wp_unmerge(struct wp_region *region, size_t offset, size_t length)
+{
+        int r = may_exclude(region, offset, length);
+
+        if (r >= 0)
+                r = region_call(region, WIRE_UNMERGE, offset, length, NULL);
+        if (r == -ENOTCONN)
+                r = give_back(region, offset, length);
+        return r;
 }
 
 wp_export int wp_region_stat(struct wp_region *region, struct wp_region_stat *ret_stat)

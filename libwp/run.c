@@ -886,8 +886,7 @@ static int run_permitted(struct wp_client *client, const struct wire_run *wire, 
         const struct wp_region *region;
         int r = 0;
 
-        if (wire->kind != WIRE_RUN_UNMERGE &&
-            protect_touches(client, wire->address, wire->n_pages * PAGE_BYTES))
+        if (protect_touches(client, wire->address, wire->n_pages * PAGE_BYTES))
                 return -EBUSY;
         pthread_mutex_lock(&client->lock);
         region = client_region_at(client, wire->address);

@@ -13,7 +13,8 @@
  *                                             <-  WELCOME  + /dev/userfaultfd, pool
  *   CONTEXTS  + track, guard, stage, hold, lazy, watch ->
  *                                             <-  REPLY
- *   REGISTER, UNREGISTER, EXCLUDE, INCLUDE, PROTECT, RELEASE, STAT ->
+ *   REGISTER, UNREGISTER, EXCLUDE, INCLUDE, PROTECT, RELEASE,
+ *   MERGE, UNMERGE, STAT                      ->
  *                                             <-  REPLY
  *                                             <-  BATCH    runs to merge, zero or give back
  *   RESULT                                    ->
@@ -56,6 +57,8 @@ enum wire_type {
         WIRE_INCLUDE,
         WIRE_PROTECT,
         WIRE_RELEASE,
+        WIRE_MERGE,
+        WIRE_UNMERGE,
         WIRE_STAT,
         WIRE_REPLY,
         WIRE_BATCH,
@@ -109,7 +112,7 @@ struct wire_register {
         uint64_t flags;   /* WP_MERGE, WP_NOTIFY, WP_LAZY; WIRE_REGISTER_POLICY */
 };
 
-/* UNREGISTER and STAT (offset and length 0), EXCLUDE, INCLUDE, PROTECT, RELEASE */
+/* UNREGISTER and STAT (offset and length 0), EXCLUDE, INCLUDE, PROTECT, RELEASE, MERGE, UNMERGE */
 struct wire_range {
         struct wire_header header;
         uint32_t region;
@@ -140,6 +143,14 @@ enum wire_stat {
         WIRE_STAT_VOLATILE,
         WIRE_STAT_EXCLUDED,
         WIRE_STAT_REFUSED,
+};
+
+/* In the answer to MERGE. */
+enum wire_merge {
+        WIRE_MERGE_EXAMINED,
+        WIRE_MERGE_MERGED,
+        WIRE_MERGE_ZERO,
+        WIRE_MERGE_FAILED,
 };
 
 enum wire_run_kind {

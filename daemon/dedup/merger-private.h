@@ -15,6 +15,7 @@ enum task_kind {
         TASK_UNREGISTER,
         TASK_EXCLUDE,
         TASK_PROTECT,
+        TASK_UNMERGE,
 };
 
 /* Work on a region on behalf of its owner; in member->tasks, in order of arrival. */
@@ -58,6 +59,21 @@ struct scan_request {
         void *context;
 };
 
+/* A range whose owner waits until it is merged: a round of its own, and then its runs. */
+struct merging {
+        struct list link;
+        struct member *member;
+        struct region *region; /* NULL: it went away */
+        uint32_t page;
+        uint32_t n_pages;
+        bool walked;          /* its round is over; then, at the latest at */
+        uint64_t deadline_ns; /* its runs are at home */
+        uint64_t merged_before;
+        uint64_t zero_before;
+        merger_merged done;
+        void *context;
+};
+
 struct round_entry {
         struct domain *domain;
         uint32_t region;
@@ -68,8 +84,12 @@ struct round {
         struct round_entry *entries;
         size_t n_entries;
         size_t next_entry;
+        struct merging
+                *merging;      /* on behalf of it alone; NULL: an ordinary round, or it went away meanwhile */
+        bool at_once;          /* see scan_digest() */
         struct region *region; /* being walked; NULL: none, or it went away meanwhile */
         uint32_t page;         /* where the next window starts */
+        uint32_t end;          /* and the last one ends */
         uint32_t window_first;
         uint32_t window_end;
         struct scan_output output;
@@ -95,6 +115,7 @@ struct merger {
         struct list members;
         struct list inspections;
         struct list requests;
+        struct list mergings;
         struct worker *worker;
         struct work work;
         struct work_range protects[WORK_SURVEY_RUNS];
@@ -121,6 +142,11 @@ static inline struct member *member_of(const struct region *region)
 }
 
 /* merger.c */
+/* Answers those who wait for a range to be merged, if it is. */
+void merger_answer_mergings(struct merger *merger, uint64_t now_ns);
+/* The region, or all of the member's (NULL), goes away: who waits hears of that, or nothing (abandon). */
+void merger_end_mergings(struct merger *merger, const struct member *member, const struct region *region,
+                         bool abandon);
 void merger_advance(struct merger *merger, uint64_t now_ns);
 void merger_wake(struct merger *merger); /* there is something new to look at */
 

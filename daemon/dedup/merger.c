@@ -39,6 +39,7 @@ int merger_new(const struct member_ops *ops, const struct merger_settings *setti
         list_init(&merger->members);
         list_init(&merger->inspections);
         list_init(&merger->requests);
+        list_init(&merger->mergings);
         list_init(&merger->round.storing);
         merger_set(merger, settings);
         r = worker_new(&merger->worker, ret_worker_fd);
@@ -177,6 +178,8 @@ struct merger *merger_free(struct merger *merger)
                 inspection_free(list_entry(link, struct inspection, link));
         list_for_each_safe(link, next, &merger->requests)
                 free(list_entry(link, struct scan_request, link));
+        list_for_each_safe(link, next, &merger->mergings)
+                free(list_entry(link, struct merging, link));
         list_for_each_safe(link, next, &merger->domains)
                 domain_free(list_entry(link, struct domain, link));
         range_list_deinit(&merger->round.output.protect);
@@ -256,6 +259,52 @@ static void round_begin(struct merger *merger, uint64_t now_ns)
         merger_advance(merger, now_ns);
 }
 
+/* The first range that somebody waits for, and that nobody has walked yet. */
+static struct merging *next_merging(const struct merger *merger)
+{
+        list_for_each(link, &merger->mergings) {
+                struct merging *merging = list_entry(link, struct merging, link);
+
+                if (!merging->walked)
+                        return merging;
+        }
+        return NULL;
+}
+
+static void count_pages(const struct merging *merging, struct merger_merge_stat *stat)
+{
+        *stat = (struct merger_merge_stat){.examined = 0};
+        for (uint32_t page = merging->page; page < merging->page + merging->n_pages; page++) {
+                enum page_state state = region_state(merging->region, page);
+                uint8_t flags = region_flags(merging->region, page);
+
+                stat->examined += state != PAGE_EMPTY && state != PAGE_EXCLUDED && state != PAGE_PROTECTED &&
+                                  state != PAGE_COPIED;
+                stat->merged += state == PAGE_MERGED || state == PAGE_FOREIGN;
+                stat->zero += state == PAGE_ZERO;
+                stat->failed += (state == PAGE_TRACKED && flags & PAGE_F_FAILED) ||
+                                (state == PAGE_CANDIDATE && flags & PAGE_F_REFUSED) || state == PAGE_PLANNED;
+        }
+}
+
+static int round_begin_merging(struct merger *merger, struct merging *merging, uint64_t now_ns)
+{
+        struct round *round = &merger->round;
+        struct round_entry *entries = reallocarray(round->entries, 1, sizeof(*entries));
+
+        if (!entries)
+                return -ENOMEM;
+        entries[0] = (struct round_entry){.domain = merging->member->domain, .region = merging->region->id};
+        round->entries = entries;
+        round->n_entries = 1;
+        round->next_entry = 0;
+        round->merging = merging;
+        round->at_once = round->active = true;
+        merger->not_before_ns = 0;
+        merger_advance(merger, now_ns);
+        return 0;
+}
+
 static void choose_sleep(struct merger *merger)
 {
         const struct round *round = &merger->round;
@@ -293,10 +342,87 @@ static void answer_requests(struct merger *merger, uint64_t now_ns)
         }
 }
 
+static void merging_walked(struct merging *merging, uint64_t now_ns)
+{
+        merging->walked = true;
+        merging->deadline_ns = now_ns + REQUEST_DRAIN_NS;
+}
+
+/* Runs of a region that are not at home. */
+static bool under_way(const struct merger *merger, const struct region *region)
+{
+        const struct member *member = member_of(region);
+
+        list_for_each(link, &merger->round.storing)
+                if (list_entry(link, struct run, link)->region == region)
+                        return true;
+        list_for_each(link, &member->queue)
+                if (list_entry(link, struct run, link)->region == region)
+                        return true;
+        return member_region_in_flight(member, region);
+}
+
+static void merging_free(struct merger *merger, struct merging *merging)
+{
+        if (merger->round.merging == merging)
+                merger->round.merging = NULL;
+        list_remove(&merging->link);
+        free(merging);
+}
+
+static void merging_answer(struct merger *merger, struct merging *merging, int error)
+{
+        struct merging answered = *merging;
+        struct merger_merge_stat stat = {.examined = 0};
+
+        if (!error) {
+                count_pages(merging, &stat);
+                stat.merged -= MIN(stat.merged, answered.merged_before);
+                stat.zero -= MIN(stat.zero, answered.zero_before);
+        }
+        merging_free(merger, merging);
+        answered.done(answered.context, error, &stat);
+}
+
+void merger_answer_mergings(struct merger *merger, uint64_t now_ns)
+{
+        list_for_each_safe(link, next, &merger->mergings) {
+                struct merging *merging = list_entry(link, struct merging, link);
+
+                if (merging->walked &&
+                    (now_ns >= merging->deadline_ns || !under_way(merger, merging->region)))
+                        merging_answer(merger, merging, 0);
+        }
+}
+
+void merger_end_mergings(struct merger *merger, const struct member *member, const struct region *region,
+                         bool abandon)
+{
+        list_for_each_safe(link, next, &merger->mergings) {
+                struct merging *merging = list_entry(link, struct merging, link);
+
+                if (merging->member != member || (region && merging->region != region))
+                        continue;
+                if (abandon)
+                        merging_free(merger, merging);
+                else
+                        merging_answer(merger, merging, -ENOTCONN);
+        }
+}
+
 static void round_end(struct merger *merger, uint64_t now_ns)
 {
-        merger->round.active = false;
+        bool at_once = merger->round.at_once;
+
+        merger->round.active = merger->round.at_once = false;
         worker_empty(merger->worker); /* most rounds read nothing */
+        if (at_once) {
+                if (merger->round.merging)
+                        merging_walked(merger->round.merging, now_ns);
+                merger->round.merging = NULL;
+                merger_answer_mergings(merger, now_ns);
+                return;
+        }
         merger->stat.full_scans++;
         choose_sleep(merger);
         list_for_each(link, &merger->requests) {
@@ -334,9 +460,10 @@ static struct region *current_region(struct merger *merger)
                 if (!region || region->closing)
                         continue;
                 round->region = region;
-                round->page = 0;
-                region->round++;
-                round->n_pages += region->n_pages;
+                round->page = round->merging ? round->merging->page : 0;
+                round->end = round->merging ? round->page + round->merging->n_pages : region->n_pages;
+                region->round += !round->at_once;
+                round->n_pages += round->end - round->page;
         }
         return round->region;
 }
@@ -388,7 +515,7 @@ static void prepare_survey(struct merger *merger, const struct region *region)
         range_list_clear(&round->output.read);
         round->read_range = round->read_offset = 0;
         round->window_first = round->page;
-        round->window_end = (uint32_t)MIN(round->page + WORK_SURVEY_PAGES, (uint64_t)region->n_pages);
+        round->window_end = (uint32_t)MIN(round->page + WORK_SURVEY_PAGES, (uint64_t)round->end);
         merger->work.survey_start = region_address(region, round->window_first);
         merger->work.survey_end = region_address(region, round->window_end);
         merger->work.runs = merger->runs;
@@ -409,7 +536,7 @@ static bool prepare_region(struct merger *merger, struct region *region)
                 prepare_protects(merger, region);
         if (round->read_range < round->output.read.n)
                 prepare_reads(merger, region);
-        else if (round->page < region->n_pages)
+        else if (round->page < round->end)
                 prepare_survey(merger, region);
         return merger->work.n_protects || merger->work.n_reads || merger->work.survey_end;
 }
@@ -512,7 +639,7 @@ static void rest(struct merger *merger, uint64_t now_ns)
 {
         uint64_t took = now_ns - merger->work_began_ns;
 
-        if (merger->settings.max_cpu_percent < 100 && list_empty(&merger->requests))
+        if (merger->settings.max_cpu_percent < 100 && list_empty(&merger->requests) && !merger->round.at_once)
                 merger->not_before_ns = now_ns + took * (100 - merger->settings.max_cpu_percent) /
                                                          merger->settings.max_cpu_percent;
 }
@@ -582,7 +709,7 @@ static void surveyed(struct merger *merger)
         round->page = end;
         /* Out of memory: the pages that were not digested are met again in the next round. */
         (void)!scan_digest(region, round->window_first, end, merger->runs, merger->work.n_runs,
-                           &round->output);
+                           round->at_once, &round->output);
         /* While a run is merged its pages are unprotected for a moment: that is no write. */
         if (merger->survey_stale)
                 range_list_clear(&round->output.copied);
@@ -648,6 +775,7 @@ static uint64_t reclaim(struct merger *merger, uint64_t now_ns)
 
 uint64_t merger_tick(struct merger *merger, uint64_t now_ns)
 {
+        struct merging *merging;
         uint64_t next;
 
         reap(merger);
@@ -656,7 +784,14 @@ uint64_t merger_tick(struct merger *merger, uint64_t now_ns)
                 answer_requests(merger, now_ns);
                 next = MIN(next, now_ns + REQUEST_SETTLE_NS);
         }
-        if (!merger->round.active && wanted(merger) && now_ns >= merger->next_round_ns)
+        if (!list_empty(&merger->mergings)) {
+                merger_answer_mergings(merger, now_ns);
+                next = MIN(next, now_ns + REQUEST_SETTLE_NS);
+        }
+        merging = merger->round.active ? NULL : next_merging(merger);
+        if (merging && round_begin_merging(merger, merging, now_ns) < 0)
+                merging_answer(merger, merging, -ENOMEM);
+        else if (!merger->round.active && wanted(merger) && now_ns >= merger->next_round_ns)
                 round_begin(merger, now_ns);
         else
                 merger_advance(merger, now_ns);
@@ -693,6 +828,33 @@ int merger_scan(struct merger *merger, pid_t pid, merger_scanned done, void *con
         merger->not_before_ns = 0;
         merger->retry_refused = true;
         merger_wake(merger);
+        return 0;
+}
+
+int merger_merge(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
+                 merger_merged done, void *context)
+{
+        struct merger_merge_stat before;
+        struct merging *merging;
+
+        if (merger->paused)
+                return -EBUSY;
+        merging = calloc(1, sizeof(*merging));
+        if (!merging)
+                return -ENOMEM;
+        *merging = (struct merging){.member = member_of(region),
+                                    .region = region,
+                                    .page = page,
+                                    .n_pages = n_pages,
+                                    .done = done,
+                                    .context = context};
+        count_pages(merging, &before);
+        merging->merged_before = before.merged;
+        merging->zero_before = before.zero;
+        list_init(&merging->link);
+        list_append(&merger->mergings, &merging->link);
+        region_retry_refused(region);
+        merger->not_before_ns = 0;
         return 0;
 }
 

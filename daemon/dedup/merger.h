@@ -69,6 +69,15 @@ struct merger_stat {
 /* The answer to a register call or a task: error, the region if it is registered now, a sentence when there is one. */
 typedef void (*merger_done)(void *context, int error, struct region *region, const char *detail);
 
+/* The end of merger_merge(): -ENOTCONN if the region went away meanwhile. */
+struct merger_merge_stat {
+        uint64_t examined; /* pages with content that may be merged, and those that are */
+        uint64_t merged;   /* pages that were not before */
+        uint64_t zero;
+        uint64_t failed; /* of those with a match */
+};
+typedef void (*merger_merged)(void *context, int error, const struct merger_merge_stat *stat);
+
 /* The end of merger_scan(). */
 typedef void (*merger_scanned)(void *context);
 
@@ -104,7 +113,16 @@ int merger_register(struct merger *merger, struct member *member, uint64_t start
 int merger_unregister(struct merger *merger, struct region *region, merger_done done, void *context) wp_check;
 int merger_exclude(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
                    merger_done done, void *context) wp_check;
+int merger_unmerge(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
+                   merger_done done, void *context) wp_check;
 void merger_include(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages);
+
+/*
+ * Looks at a range now, whatever was written lately, and merges it; `done` is called once, when all that came of it is at
+ * home. -EBUSY: scanning is paused.
+ */
+int merger_merge(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
+                 merger_merged done, void *context) wp_check;
 
 /*
  * The owner takes pages under a protection of his own, and gives them up again. Until then they are left alone; merged ones

@@ -38,35 +38,35 @@ int range_list_add(struct range_list *list, uint32_t page)
         return 0;
 }
 
-static int protect(struct region *region, uint32_t page, struct scan_output *output)
+static int protect(struct region *region, uint32_t page, bool at_once, struct scan_output *output)
 {
         int r;
 
-        if (region_patient(region, page)) {
+        if (!at_once && region_patient(region, page)) {
                 output->n_skipped++;
                 return 0;
         }
         r = range_list_add(&output->protect, page);
         if (r >= 0)
                 region_set_state(region, page, PAGE_TRACKED, 0);
-        return r;
+        return r < 0 || !at_once ? r : range_list_add(&output->read, page);
 }
 
-static int digest_written(struct region *region, uint32_t page, struct scan_output *output)
+static int digest_written(struct region *region, uint32_t page, bool at_once, struct scan_output *output)
 {
         switch (region_state(region, page)) {
         case PAGE_EMPTY:
         case PAGE_ZERO:
                 region_set_state(region, page, PAGE_VOLATILE, 0);
-                return protect(region, page, output);
+                return protect(region, page, at_once, output);
         case PAGE_TRACKED:
         case PAGE_CANDIDATE:
                 region_set_state(region, page, PAGE_VOLATILE, 0);
                 region_be_patient(region, page);
                 output->n_written++;
-                return protect(region, page, output);
+                return protect(region, page, at_once, output);
         case PAGE_VOLATILE:
-                return protect(region, page, output);
+                return protect(region, page, at_once, output);
         case PAGE_MERGED:
         case PAGE_FOREIGN:
                 return range_list_add(&output->copied, page);
@@ -75,9 +75,9 @@ static int digest_written(struct region *region, uint32_t page, struct scan_outp
         }
 }
 
-static int settled(const struct region *region, uint32_t page, struct scan_output *output)
+static int settled(const struct region *region, uint32_t page, bool at_once, struct scan_output *output)
 {
-        if (region_flags(region, page) & PAGE_F_FAILED && region_patient(region, page)) {
+        if (!at_once && region_flags(region, page) & PAGE_F_FAILED && region_patient(region, page)) {
                 output->n_skipped++;
                 return 0;
         }
@@ -89,7 +89,8 @@ static int settled(const struct region *region, uint32_t page, struct scan_outpu
  * show. A volatile one would be listed if it were populated. Chunks without such pages, which is what quiet
  * memory consists of, are skipped.
  */
-static int digest_unlisted(struct region *region, uint32_t page, uint32_t end, struct scan_output *output)
+static int digest_unlisted(struct region *region, uint32_t page, uint32_t end, bool at_once,
+                           struct scan_output *output)
 {
         int r = 0;
 
@@ -100,7 +101,7 @@ static int digest_unlisted(struct region *region, uint32_t page, uint32_t end, s
                         page = stop;
                 for (; page < stop && r >= 0; page++)
                         if (region_state(region, page) == PAGE_TRACKED)
-                                r = settled(region, page, output);
+                                r = settled(region, page, at_once, output);
                         else if (region_state(region, page) == PAGE_VOLATILE)
                                 region_set_state(region, page, PAGE_EMPTY, 0);
         }
@@ -108,7 +109,7 @@ static int digest_unlisted(struct region *region, uint32_t page, uint32_t end, s
 }
 
 int scan_digest(struct region *region, uint32_t first, uint32_t end, const struct page_region *runs,
-                size_t n_runs, struct scan_output *output)
+                size_t n_runs, bool at_once, struct scan_output *output)
 {
         uint32_t page = first;
         int r = 0;
@@ -117,12 +118,12 @@ int scan_digest(struct region *region, uint32_t first, uint32_t end, const struc
                 uint32_t start = (uint32_t)((runs[i].start - region->start) >> PAGE_SHIFT);
                 uint32_t stop = (uint32_t)((runs[i].end - region->start) >> PAGE_SHIFT);
 
-                r = digest_unlisted(region, page, MIN(start, end), output);
+                r = digest_unlisted(region, page, MIN(start, end), at_once, output);
                 for (page = start; page < MIN(stop, end) && r >= 0; page++) {
                         r = region_make_chunk(region, page);
                         if (r >= 0)
-                                r = digest_written(region, page, output);
+                                r = digest_written(region, page, at_once, output);
                 }
         }
-        return r < 0 ? r : digest_unlisted(region, page, end, output);
+        return r < 0 ? r : digest_unlisted(region, page, end, at_once, output);
 }

@@ -47,7 +47,7 @@ int range_list_add(struct range_list *list, uint32_t page) wp_check;
 /*
  * Digests the survey of pages [first, end): `runs` as pagemap_survey() lists them, in order; what it does not
  * list is clean or not populated. Changes states and appends to `output`. -ENOMEM leaves some pages for the
- * next round.
+ * next round. at_once: without patience and without waiting for an interval, pages are read as soon as they are protected.
  */
 int scan_digest(struct region *region, uint32_t first, uint32_t end, const struct page_region *runs,
-                size_t n_runs, struct scan_output *output) wp_check;
+                size_t n_runs, bool at_once, struct scan_output *output) wp_check;

@@ -10,6 +10,7 @@
 
 #include "kernel/uffd.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "wp.h"
 
 /* ------------------------------------------------------------------ registering */
@@ -306,6 +307,7 @@ void task_end_region(struct merger *merger, struct member *member, struct region
 {
         if (merger->round.region == region)
                 merger->round.region = NULL;
+        merger_end_mergings(merger, member, region, false);
         unshare_all(member, region);
         domain_remove_region(member->domain, region);
         space_remove(&member->space, region);
@@ -415,7 +417,7 @@ static void task_finish(struct merger *merger, struct member *member, struct tas
 {
         struct task finished = *task;
 
-        if (!task->error && task->lost && task->kind == TASK_EXCLUDE)
+        if (!task->error && task->lost && (task->kind == TASK_EXCLUDE || task->kind == TASK_UNMERGE))
                 task->error = -EFAULT;
         if (!task->error && task->kind == TASK_EXCLUDE)
                 mark_excluded(task);
@@ -513,6 +515,12 @@ int merger_exclude(struct merger *merger, struct region *region, uint32_t page, 
                    merger_done done, void *context)
 {
         return task_start(merger, region, TASK_EXCLUDE, page, n_pages, done, context);
+}
+
+int merger_unmerge(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
+                   merger_done done, void *context)
+{
+        return task_start(merger, region, TASK_UNMERGE, page, n_pages, done, context);
 }
 
 int merger_protect(struct merger *merger, struct region *region, uint32_t page, uint32_t n_pages,
@@ -668,6 +676,7 @@ int merger_result(struct merger *merger, struct member *member, const struct wir
         member->flight_serial = 0;
         task_advance(merger, member);
         member_dispatch(member, merger->ops);
+        merger_answer_mergings(merger, clock_now());
         return 0;
 }
 
@@ -697,6 +706,7 @@ void merger_fault(struct member *member, uint64_t address, enum wire_fault_kind 
 void task_abandon(struct merger *merger, struct member *member)
 {
         withdraw_queued(member, NULL);
+        merger_end_mergings(merger, member, NULL, true);
         list_for_each_safe(link, next, &member->tasks)
                 task_free(list_entry(link, struct task, link));
         list_for_each(link, &merger->inspections) {

@@ -768,6 +768,8 @@ static int start_task(struct session *session, struct region *region, const stru
                 r = merger_unregister(merger, region, call_done, call);
         else if (message->header.type == WIRE_EXCLUDE)
                 r = merger_exclude(merger, region, page, n_pages, call_done, call);
+        else if (message->header.type == WIRE_UNMERGE)
+                r = merger_unmerge(merger, region, page, n_pages, call_done, call);
         else
                 r = merger_protect(merger, region, page, n_pages, call_done, call);
         if (r < 0) {
@@ -775,6 +777,48 @@ static int start_task(struct session *session, struct region *region, const stru
                 return send_reply(session, message->header.serial, r,
                                   r == -EALREADY ? "the region is being unregistered already"
                                                  : "out of memory");
+        }
+        return 0;
+}
+
+/* The answer to MERGE. */
+static void merge_done(void *context, int error, const struct merger_merge_stat *stat)
+{
+        struct call *call = context;
+        struct session_server *server = call->session->server;
+        struct wire_reply reply = {.error = error};
+
+        wire_init(&reply, WIRE_REPLY, sizeof(reply), call->serial);
+        reply.stat[WIRE_MERGE_EXAMINED] = stat->examined;
+        reply.stat[WIRE_MERGE_MERGED] = stat->merged;
+        reply.stat[WIRE_MERGE_ZERO] = stat->zero;
+        reply.stat[WIRE_MERGE_FAILED] = stat->failed;
+        if (error < 0)
+                snprintf(reply.detail, sizeof(reply.detail), "the region was unregistered meanwhile");
+        (void)!session_send(call->session, &reply, NULL, 0);
+        call_free(call);
+        server->context.changed(server->context.callback_context);
+}
+
+static int start_merging(struct session *session, struct region *region, const struct wire_range *message)
+{
+        struct merger *merger = session->server->context.merger;
+        struct call *call;
+        int r;
+
+        if (!(region->flags & WP_MERGE) || region->closing)
+                return send_reply(session, message->header.serial, region->closing ? -EBUSY : -EINVAL,
+                                  region->closing ? "the region is being changed by another call"
+                                                  : "it was registered without WP_MERGE");
+        call = call_new(session, &message->header);
+        if (!call)
+                return send_reply(session, message->header.serial, -ENOMEM, "out of memory");
+        r = merger_merge(merger, region, (uint32_t)(message->offset >> PAGE_SHIFT),
+                         (uint32_t)(message->length >> PAGE_SHIFT), merge_done, call);
+        if (r < 0) {
+                call_free(call);
+                return send_reply(session, message->header.serial, r,
+                                  r == -EBUSY ? "scanning is paused: see wpctl resume" : "out of memory");
         }
         return 0;
 }
@@ -798,6 +842,8 @@ static int handle_range(struct session *session, const struct wire_range *messag
                 merger_include(merger, region, page, n_pages);
         else if (message->header.type == WIRE_RELEASE)
                 merger_release(merger, region, page, n_pages);
+        else if (message->header.type == WIRE_MERGE)
+                return start_merging(session, region, message);
         else
                 return start_task(session, region, message);
         return send_reply(session, serial, 0, NULL);
@@ -824,6 +870,8 @@ static int handle_request(struct session *session, const struct wire_header *hea
         case WIRE_INCLUDE:
         case WIRE_PROTECT:
         case WIRE_RELEASE:
+        case WIRE_MERGE:
+        case WIRE_UNMERGE:
         case WIRE_STAT:
                 return handle_range(session, (const struct wire_range *)header);
         case WIRE_RESULT:

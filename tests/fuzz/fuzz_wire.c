@@ -307,6 +307,8 @@ static size_t size_of(uint32_t type, size_t size, unsigned what)
                 [WIRE_INCLUDE] = sizeof(struct wire_range),
                 [WIRE_PROTECT] = sizeof(struct wire_range),
                 [WIRE_RELEASE] = sizeof(struct wire_range),
+                [WIRE_MERGE] = sizeof(struct wire_range),
+                [WIRE_UNMERGE] = sizeof(struct wire_range),
                 [WIRE_STAT] = sizeof(struct wire_range),
                 [WIRE_REPLY] = sizeof(struct wire_reply),
                 [WIRE_BATCH] = sizeof(struct wire_batch),

@@ -400,7 +400,7 @@ static uint32_t scan_window(struct model *model, uint32_t first)
         range_list_clear(&model->output.read);
         range_list_clear(&model->output.copied);
         model->output.n_skipped = model->output.n_written = 0;
-        assert_int_equal(scan_digest(model->region, first, end, runs, n_runs, &model->output), 0);
+        assert_int_equal(scan_digest(model->region, first, end, runs, n_runs, false, &model->output), 0);
         check_window(model, first, end);
         carry_out_copied(model);
         if (chance(model, 4))

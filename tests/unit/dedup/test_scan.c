@@ -65,7 +65,7 @@ static void list_pages(struct survey *survey, uint32_t first, uint32_t end)
 static int digest(struct region *region, uint32_t first, uint32_t end, const struct survey *survey,
                   struct scan_output *output)
 {
-        return scan_digest(region, first, end, survey->runs, survey->n, output);
+        return scan_digest(region, first, end, survey->runs, survey->n, false, output);
 }
 
 static void output_deinit(struct scan_output *output)

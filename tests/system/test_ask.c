@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Merging and giving back on request: wp_merge(), wp_unmerge(). */
+
+#include <jansson.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "system/program.h"
+#include "system/service.h"
+
+#define N_PAGES 2048
+#define ZEROS   256 /* the last pages */
+
+struct scene {
+        struct service service;
+        struct client clients[2];
+};
+
+static uint64_t content(long program, uint64_t page)
+{
+        return page < N_PAGES - ZEROS ? page + 1 : PAGE_OF_ZEROS;
+}
+
+static void begin(struct scene *scene, uid_t uid)
+{
+        service_start(&scene->service, NULL);
+        /* No scan comes by itself. */
+        service_set(&scene->service, "sleep_max_millisecs", "60000");
+        service_set(&scene->service, "sleep_millisecs", "60000");
+        for (long i = 0; i < 2; i++) {
+                client_start(&scene->clients[i], uid);
+                client_name(&scene->clients[i], i);
+                CHECK_OK(client_do(&scene->clients[i], program_connect, (long)scene->service.client_path, 0,
+                                   0));
+                CHECK_OK(client_do(&scene->clients[i], program_map, 0, N_PAGES, (long)content));
+                CHECK_OK(client_do(&scene->clients[i], program_register, 0, WP_MERGE, 0));
+        }
+}
+
+static void end(struct scene *scene)
+{
+        for (long i = 0; i < 2; i++) {
+                client_do(&scene->clients[i], program_verify, 0, 0, 0);
+                CHECK_OK(client_do(&scene->clients[i], program_unregister, 0, 0, 0));
+                client_do(&scene->clients[i], program_verify, 0, 0, 0);
+                CHECK_OK(client_do(&scene->clients[i], program_unmap, 0, 0, 0));
+                CHECK_OK(client_do(&scene->clients[i], program_disconnect, 0, 0, 0));
+                client_stop(&scene->clients[i]);
+        }
+        service_stop(&scene->service);
+}
+
+/* ------------------------------------------------------------------ the client's side: area 0, from page a on, b pages */
+
+/* c: an offset in struct wp_merge_stat, of which the value is returned. */
+static long merge(struct program *program, long a, long b, long c)
+{
+        struct wp_merge_stat stat;
+        int r = wp_merge(program->areas[0].region, (size_t)a * PAGE_BYTES, (size_t)b * PAGE_BYTES, &stat);
+
+        return r < 0 ? r : (long)*(uint64_t *)((char *)&stat + c);
+}
+
+static long unmerge(struct program *program, long a, long b, long c)
+{
+        return wp_unmerge(program->areas[0].region, (size_t)a * PAGE_BYTES, (size_t)b * PAGE_BYTES);
+}
+
+#define STAT(_member) ((long)offsetof(struct wp_merge_stat, _member))
+
+static long merged(const struct client *client)
+{
+        return client_do(client, program_stat, 0, PROGRAM_STAT(pages_merged), 0);
+}
+
+/* ------------------------------------------------------------------ the tests */
+
+/* The second who asks finds the pages of the first, and nothing else has to happen. */
+static void at_once(uid_t uid)
+{
+        struct scene scene;
+
+        begin(&scene, uid);
+        CHECK(client_do(&scene.clients[0], merge, 0, N_PAGES, STAT(pages_merged)) == 0, "merged with nobody");
+        CHECK(client_do(&scene.clients[0], merge, 0, N_PAGES, STAT(pages_examined)) == N_PAGES,
+              "not all were examined");
+        CHECK(client_do(&scene.clients[0], program_stat, 0, PROGRAM_STAT(pages_zero), 0) == ZEROS,
+              "zeros were left");
+        CHECK(client_do(&scene.clients[1], merge, 0, N_PAGES, STAT(pages_merged)) == N_PAGES - ZEROS,
+              "not all were merged");
+        CHECK(merged(&scene.clients[0]) == N_PAGES - ZEROS && merged(&scene.clients[1]) == N_PAGES - ZEROS,
+              "the answer came too early");
+        CHECK(client_do(&scene.clients[1], merge, 0, N_PAGES, STAT(pages_merged)) == 0,
+              "what is merged counts again");
+        end(&scene);
+}
+
+/* Only the range, at its borders, too; what was written a moment ago is merged all the same. */
+static void part(uid_t uid)
+{
+        struct scene scene;
+
+        begin(&scene, uid);
+        for (long i = 0; i < 2; i++) {
+                CHECK_OK(client_do(&scene.clients[i], program_store, 0, 150 * (long)PAGE_BYTES, 0));
+                CHECK(client_do(&scene.clients[i], merge, 100, 700, STAT(pages_merged)) == (i ? 700 : 0),
+                      "client %ld", i);
+        }
+        CHECK(merged(&scene.clients[0]) == 700 && merged(&scene.clients[1]) == 700,
+              "more or less than the range");
+        CHECK_OK(client_do(&scene.clients[0], unmerge, 200, 100, 0));
+        CHECK(merged(&scene.clients[0]) == 600, "%ld pages", merged(&scene.clients[0]));
+        CHECK(client_do(&scene.clients[0], merge, 0, 1000, STAT(pages_merged)) == 100, "not merged again");
+        end(&scene);
+}
+
+static long bad_calls_of(struct program *program, long a, long b, long c)
+{
+        struct wp_region *region = program->areas[0].region;
+
+        CHECK_ERROR(wp_merge(region, 1, PAGE_BYTES, NULL), EINVAL);
+        CHECK_ERROR(wp_merge(region, 0, 0, NULL), EINVAL);
+        CHECK_ERROR(wp_merge(region, 0, (N_PAGES + 1) * PAGE_BYTES, NULL), EINVAL);
+        CHECK_ERROR(wp_merge(NULL, 0, PAGE_BYTES, NULL), EINVAL);
+        CHECK_ERROR(wp_unmerge(region, 0, PAGE_BYTES + 1), EINVAL);
+        CHECK_OK(wp_merge(region, 0, PAGE_BYTES, NULL));
+        CHECK_OK(wp_unmerge(region, 0, N_PAGES * PAGE_BYTES));
+        CHECK_OK(wp_protect(region, 0, PAGE_BYTES, WP_WATCH));
+        CHECK_ERROR(wp_unmerge(region, 0, 2 * PAGE_BYTES), EBUSY);
+        CHECK_OK(wp_release(region, 0, PAGE_BYTES));
+        return 0;
+}
+
+static void bad_calls(uid_t uid)
+{
+        struct scene scene;
+
+        begin(&scene, uid);
+        CHECK_OK(client_do(&scene.clients[0], bad_calls_of, 0, 0, 0));
+        json_decref(service_call(&scene.service, "Pause", NULL));
+        CHECK_ERROR(client_do(&scene.clients[0], merge, 0, 1, 0), EBUSY);
+        json_decref(service_call(&scene.service, "Resume", NULL));
+        CHECK_OK(client_do(&scene.clients[0], program_unregister, 0, 0, 0));
+        CHECK_OK(client_do(&scene.clients[0], program_register, 0, 0, 0));
+        CHECK_ERROR(client_do(&scene.clients[0], merge, 0, 1, 0), EINVAL);
+        end(&scene);
+}
+
+/* Without a daemon nothing can be merged, but given back. */
+static void without_daemon(uid_t uid)
+{
+        struct scene scene;
+
+        begin(&scene, uid);
+        for (long i = 0; i < 2; i++)
+                CHECK_OK(MIN(client_do(&scene.clients[i], merge, 0, N_PAGES, 0), 0));
+        service_end(&scene.service, SIGKILL);
+        CHECK_ERROR(client_do(&scene.clients[0], merge, 0, N_PAGES, 0), ENOTCONN);
+        CHECK_OK(client_do(&scene.clients[0], unmerge, 0, N_PAGES, 0));
+        client_do(&scene.clients[0], program_verify, 0, 0, 0);
+        service_restart(&scene.service);
+        CHECK_SOON(service_figure(&scene.service, "regions") == 2, "not all are back");
+        end(&scene);
+}
+
+/* Threads ask for overlapping ranges, give them back and write, all at once. */
+struct crowd {
+        struct program *program;
+        _Atomic unsigned n_merged;
+};
+
+static void *crowd_main(void *argument)
+{
+        struct crowd *crowd = argument;
+        struct wp_region *region = crowd->program->areas[0].region;
+        unsigned state = (unsigned)gettid();
+
+        for (unsigned i = 0; i < 60; i++) {
+                struct wp_merge_stat stat = {.pages_merged = 0};
+                size_t first, n;
+                int r;
+
+                state = state * 1103515245 + 12345;
+                first = (state >> 8) % (N_PAGES - 1);
+                n = 1 + (state >> 16) % (N_PAGES - first);
+                r = i % 3 ? wp_merge(region, first * PAGE_BYTES, n * PAGE_BYTES, &stat)
+                          : wp_unmerge(region, first * PAGE_BYTES, n * PAGE_BYTES);
+                CHECK(r == 0 || r == -EBUSY, "%s", strerror(-r));
+                atomic_fetch_add(&crowd->n_merged, (unsigned)stat.pages_merged);
+        }
+        return NULL;
+}
+
+static long ask_in_a_crowd(struct program *program, long a, long b, long c)
+{
+        struct crowd crowd = {.program = program};
+        pthread_t threads[4];
+
+        for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+                CHECK_OK(-pthread_create(&threads[i], NULL, crowd_main, &crowd));
+        for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+                CHECK_OK(-pthread_join(threads[i], NULL));
+        return atomic_load(&crowd.n_merged);
+}
+
+static void in_a_crowd(uid_t uid)
+{
+        struct scene scene;
+
+        begin(&scene, uid);
+        for (long i = 0; i < 2; i++)
+                client_begin(&scene.clients[i], ask_in_a_crowd, 0, 0, 0);
+        CHECK(client_finish(&scene.clients[0]) + client_finish(&scene.clients[1]) > 0, "nothing was merged");
+        end(&scene);
+}
+
+static const struct harness_test tests[] = {
+        HARNESS_BOTH(at_once),        HARNESS_USER(part),       HARNESS_USER(bad_calls),
+        HARNESS_USER(without_daemon), HARNESS_USER(in_a_crowd),
+};
+
+HARNESS_MAIN(tests)
