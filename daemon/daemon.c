@@ -196,6 +196,11 @@ static json_t *control_doctor(void *context, pid_t pid)
         return status_doctor(&((struct daemon *)context)->source, pid);
 }
 
+static json_t *control_sharers(void *context, pid_t pid, uint64_t address, uid_t viewer)
+{
+        return status_sharers(&((struct daemon *)context)->source, pid, address, viewer);
+}
+
 /* A pass that a connection waits for, and what had been done when it began. */
 struct scan_wait {
         struct daemon *daemon;
@@ -333,6 +338,7 @@ static const struct control_ops control_callbacks = {
         .clients = control_clients,
         .regions = control_regions,
         .doctor = control_doctor,
+        .sharers = control_sharers,
         .scan = control_scan,
         .scan_cancel = control_scan_cancel,
         .pause = control_pause,

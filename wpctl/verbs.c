@@ -79,6 +79,40 @@ static int parse_pid(const char *text, json_int_t *ret_pid)
         return 0;
 }
 
+/* As /proc/PID/maps and debuggers write it: hexadecimal, with or without 0x. */
+static int parse_address(const char *text, json_int_t *ret_address)
+{
+        const char *digits = strncmp(text, "0x", 2) ? text : text + 2;
+        unsigned long long value;
+
+        if (!*digits || strspn(digits, "0123456789abcdefABCDEF") != strlen(digits))
+                return -EINVAL;
+        errno = 0;
+        value = strtoull(digits, NULL, 16);
+        if (errno || value > INT64_MAX)
+                return -EINVAL;
+        *ret_address = (json_int_t)value;
+        return 0;
+}
+
+static int pid_and_address(const struct verb *verb, const struct verb_args *args, json_t **ret_parameters)
+{
+        json_int_t pid, address;
+
+        if (args->n_operands != 2)
+                return usage(verb);
+        if (parse_pid(args->operands[0], &pid) < 0) {
+                complain(verb, "'%s' is not a process id", args->operands[0]);
+                return -EINVAL;
+        }
+        if (parse_address(args->operands[1], &address) < 0) {
+                complain(verb, "'%s' is not a hexadecimal address", args->operands[1]);
+                return -EINVAL;
+        }
+        *ret_parameters = json_pack("{s:I,s:I}", "pid", pid, "address", address);
+        return *ret_parameters ? 0 : -ENOMEM;
+}
+
 static int optional_pid(const struct verb *verb, const struct verb_args *args, json_t **ret_parameters)
 {
         json_t *parameters;
@@ -527,6 +561,28 @@ static int print_doctor(const struct verb_args *args, const json_t *reply, FILE 
         return 0;
 }
 
+static int print_sharers(const struct verb_args *args, const json_t *reply, FILE *out)
+{
+        static const struct table_column columns[] = {{"PID", TABLE_RIGHT}, {"ADDRESS", TABLE_RIGHT}};
+        const json_t *rows = json_object_get(reply, "sharers");
+        char text[TABLE_NUMBER_MAX];
+        struct table *table;
+        int r;
+
+        if (!json_array_size(rows)) {
+                fprintf(out, "The page is shared with nobody: it is %s.\n", string(reply, "state"));
+                return 0;
+        }
+        r = table_new(columns, ARRAY_SIZE(columns), args->utf8, &table);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < json_array_size(rows); i++) {
+                table_cell(table, "%s", count(json_array_get(rows, i), "pid", text));
+                table_cell(table, "%s", address(json_array_get(rows, i), text));
+        }
+        return print_table(table, out);
+}
+
 static int print_scan(const struct verb_args *args, const json_t *reply, FILE *out)
 {
         char scanned[TABLE_NUMBER_MAX], merged[TABLE_NUMBER_MAX], zero[TABLE_NUMBER_MAX],
@@ -599,6 +655,8 @@ static const struct verb verbs[] = {
          print_regions},
         {"doctor", "[PID]", "why memory is not being merged, and what helps", "Doctor", false, optional_pid,
          print_doctor},
+        {"sharers", "PID ADDRESS", "who shares the page at this address", "Sharers", false, pid_and_address,
+         print_sharers},
         {"scan", "[PID]", "scan and merge now; with --wait, return when one full pass is over", "Scan", true,
          optional_pid, print_scan},
         {"pause", "", "stop scanning; merged memory stays merged", "Pause", false, no_operands, print_pause},
@@ -647,6 +705,9 @@ static void explain(const struct verb *verb, const struct verb_args *args, const
                 complain(verb, "permission denied: %s", reason);
         else if (!strcmp(error, CLIENT_INTERFACE ".NoSuchClient"))
                 complain(verb, "process %s is not a client of wpd", count(reply->parameters, "pid", pid));
+        else if (!strcmp(error, CLIENT_INTERFACE ".NoSuchPage"))
+                complain(verb, "process %s has registered nothing there",
+                         count(reply->parameters, "pid", pid));
         else if (!strcmp(error, CLIENT_INTERFACE ".InvalidSetting"))
                 complain(verb, "%s%s%s", strstr(reason, key) ? "" : key, strstr(reason, key) ? "" : ": ",
                          reason);

@@ -31,6 +31,7 @@
 #define INTERFACE           "io.wpd.Control"
 #define E_PERMISSION_DENIED INTERFACE ".PermissionDenied"
 #define E_NO_SUCH_CLIENT    INTERFACE ".NoSuchClient"
+#define E_NO_SUCH_PAGE      INTERFACE ".NoSuchPage"
 #define E_INVALID_SETTING   INTERFACE ".InvalidSetting"
 #define E_BUSY              INTERFACE ".Busy"
 #define E_REPLY_TOO_LARGE   INTERFACE ".ReplyTooLarge"
@@ -74,6 +75,7 @@ enum parameter_type {
         PARAMETER_STRING,
         PARAMETER_BOOL,
         PARAMETER_PID,
+        PARAMETER_ADDRESS,
 };
 
 struct parameter {
@@ -101,6 +103,7 @@ static int method_status(struct connection *connection, const struct varlink_cal
 static int method_clients(struct connection *connection, const struct varlink_call *call);
 static int method_regions(struct connection *connection, const struct varlink_call *call);
 static int method_doctor(struct connection *connection, const struct varlink_call *call);
+static int method_sharers(struct connection *connection, const struct varlink_call *call);
 static int method_scan(struct connection *connection, const struct varlink_call *call);
 static int method_pause(struct connection *connection, const struct varlink_call *call);
 static int method_resume(struct connection *connection, const struct varlink_call *call);
@@ -117,6 +120,7 @@ static const struct method control_methods[] = {
         {"Clients", method_clients, {}},
         {"Regions", method_regions, {{"pid", PARAMETER_PID, false}}},
         {"Doctor", method_doctor, {{"pid", PARAMETER_PID, false}}},
+        {"Sharers", method_sharers, {{"pid", PARAMETER_PID, true}, {"address", PARAMETER_ADDRESS, true}}},
         {"Scan", method_scan, {{"pid", PARAMETER_PID, false}, {"wait", PARAMETER_BOOL, false}}},
         {"Pause", method_pause, {}},
         {"Resume", method_resume, {}},
@@ -240,6 +244,8 @@ static bool parameter_fits(const struct parameter *parameter, const json_t *valu
         case PARAMETER_PID:
                 return json_is_integer(value) && json_integer_value(value) > 0 &&
                        json_integer_value(value) <= INT_MAX;
+        case PARAMETER_ADDRESS:
+                return json_is_integer(value) && json_integer_value(value) >= 0;
         }
         return false;
 }
@@ -387,6 +393,25 @@ static int method_regions(struct connection *connection, const struct varlink_ca
 static int method_doctor(struct connection *connection, const struct varlink_call *call)
 {
         return reply_rows(connection, call, "findings", connection->control->ops->doctor);
+}
+
+static int method_sharers(struct connection *connection, const struct varlink_call *call)
+{
+        struct control *control = connection->control;
+        json_int_t address = json_integer_value(json_object_get(call->parameters, "address"));
+        pid_t pid = parameter_pid(call);
+        json_auto_t *document = NULL;
+
+        if (!client_exists(control, pid))
+                return reply_no_such_client(connection, call, pid);
+        if (!is_root(connection) && !owns_client(connection, pid))
+                return reply_reason(connection, call, E_PERMISSION_DENIED,
+                                    "only root and the owner of the client may see who shares its memory");
+        document = control->ops->sharers(control->context, pid, (uint64_t)address, connection->uid);
+        if (json_is_null(document))
+                return reply_error(connection, call, E_NO_SUCH_PAGE,
+                                   json_pack("{s:i,s:I}", "pid", (int)pid, "address", address));
+        return reply(connection, call, json_incref(document));
 }
 
 static void scan_finished(void *opaque, json_t *parameters);

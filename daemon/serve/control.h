@@ -14,6 +14,7 @@
 #include <ev.h>
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "util/error.h"
@@ -42,6 +43,11 @@ struct control_ops {
          * whole client. The process may be one that was refused and is no client.
          */
         json_t *(*doctor)(void *context, pid_t pid);
+        /*
+         * {state, sharers} of the page at the address, for the eyes of this user; JSON's null when the client, which exists,
+         * has no region there.
+         */
+        json_t *(*sharers)(void *context, pid_t pid, uint64_t address, uid_t viewer);
         /*
          * Starts a full pass over the client's memory (0: everybody's). `done` is called once, later, with an
          * object to reply ({pages_scanned, pages_merged, zero_pages, pages_failed, seconds}, each of them

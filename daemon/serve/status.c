@@ -247,3 +247,71 @@ json_t *status_doctor(const struct status_source *source, pid_t pid)
                                     refusals[i].address ? "refused" : "dropped", refusals[i].detail, "");
         return filter.document;
 }
+
+/* ------------------------------------------------------------------ sharers */
+
+struct sharing {
+        pid_t pid;
+        uid_t viewer;
+        uint64_t address;
+        const struct region *region; /* of the page that was asked for; NULL: not found yet */
+        uint32_t page;
+        const struct domain *domain;
+        uint32_t slot;
+        json_t *sharers;
+};
+
+/* A process may have several connections. */
+static void find_page(void *context, struct member *member)
+{
+        struct sharing *sharing = context;
+
+        if (member->space.pid != sharing->pid || sharing->region)
+                return;
+        sharing->region = space_find(&member->space, sharing->address, &sharing->page);
+        sharing->domain = member->domain;
+}
+
+static void add_sharer(struct sharing *sharing, pid_t pid, uint64_t address)
+{
+        json_array_append_new(sharing->sharers,
+                              json_pack("{s:i, s:I}", "pid", (int)pid, "address", (json_int_t)address));
+}
+
+static void add_sites(struct sharing *sharing, const struct region *region, pid_t pid)
+{
+        for (uint32_t page = 0; page < region->n_pages; page++)
+                if (!region_chunk(region, page))
+                        page = region_chunk_last(region, page);
+                else if (region_state(region, page) == PAGE_MERGED &&
+                         region_key(region, page) == sharing->slot)
+                        add_sharer(sharing, pid, region_address(region, page));
+}
+
+static void add_sharers(void *context, struct member *member)
+{
+        struct sharing *sharing = context;
+
+        if (member->domain != sharing->domain || (sharing->viewer && member->space.uid != sharing->viewer))
+                return;
+        list_for_each(link, &member->space.regions)
+                if (list_entry(link, struct region, link)->count[PAGE_MERGED])
+                        add_sites(sharing, list_entry(link, struct region, link), member->space.pid);
+}
+
+json_t *status_sharers(const struct status_source *source, pid_t pid, uint64_t address, uid_t viewer)
+{
+        struct sharing sharing = {.pid = pid, .viewer = viewer, .address = address};
+        enum page_state state;
+
+        merger_each_member(source->merger, find_page, &sharing);
+        if (!sharing.region)
+                return json_null();
+        state = region_state(sharing.region, sharing.page);
+        sharing.sharers = json_array();
+        if (state == PAGE_MERGED) {
+                sharing.slot = region_key(sharing.region, sharing.page);
+                merger_each_member(source->merger, add_sharers, &sharing);
+        }
+        return json_pack("{s:s, s:o}", "state", page_state_name(state), "sharers", sharing.sharers);
+}

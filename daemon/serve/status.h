@@ -25,3 +25,5 @@ json_t *status_totals(const struct status_source *source);
 json_t *status_clients(const struct status_source *source);
 json_t *status_regions(const struct status_source *source, pid_t pid);
 json_t *status_doctor(const struct status_source *source, pid_t pid);
+/* See serve/control.h. */
+json_t *status_sharers(const struct status_source *source, pid_t pid, uint64_t address, uid_t viewer);

@@ -219,9 +219,58 @@ static void in_a_crowd(uid_t uid)
         end(&scene);
 }
 
+/* ------------------------------------------------------------------ who shares */
+
+static long address_of(struct program *program, long a, long b, long c)
+{
+        return (long)(program->areas[0].memory + (size_t)a * PAGE_BYTES);
+}
+
+/* How often this place is among the sharers of a page, or 0. */
+static unsigned listed(const json_t *sharers, pid_t pid, long address)
+{
+        unsigned n = 0;
+
+        for (size_t i = 0; i < json_array_size(sharers); i++)
+                n += json_integer_value(json_object_get(json_array_get(sharers, i), "pid")) == pid &&
+                     json_integer_value(json_object_get(json_array_get(sharers, i), "address")) == address;
+        return n;
+}
+
+/* A page that is merged: both processes have it, at their own addresses. One that is not, or not any more. */
+static void sharers(uid_t uid)
+{
+        long addresses[2];
+        struct scene scene;
+        json_t *reply;
+
+        begin(&scene, uid);
+        for (long i = 0; i < 2; i++) {
+                CHECK_OK(MIN(client_do(&scene.clients[i], merge, 0, 1000, 0), 0));
+                addresses[i] = client_do(&scene.clients[i], address_of, 77, 0, 0);
+        }
+        reply = service_call(&scene.service, "Sharers",
+                             json_pack("{s:i, s:I}", "pid", (int)scene.clients[0].pid, "address",
+                                       (json_int_t)addresses[0] + 9));
+        CHECK(!strcmp(json_string_value(json_object_get(reply, "state")), "merged"),
+              "the page is not merged");
+        CHECK(json_array_size(json_object_get(reply, "sharers")) == 2, "another number than two");
+        for (long i = 0; i < 2; i++)
+                CHECK(listed(json_object_get(reply, "sharers"), scene.clients[i].pid, addresses[i]) == 1,
+                      "client %ld", i);
+        json_decref(reply);
+        reply = service_call(&scene.service, "Sharers",
+                             json_pack("{s:i, s:I}", "pid", (int)scene.clients[0].pid, "address",
+                                       (json_int_t)client_do(&scene.clients[0], address_of, 1500, 0, 0)));
+        CHECK(json_array_size(json_object_get(reply, "sharers")) == 0,
+              "a page that is not merged has sharers");
+        json_decref(reply);
+        end(&scene);
+}
+
 static const struct harness_test tests[] = {
         HARNESS_BOTH(at_once),        HARNESS_USER(part),       HARNESS_USER(bad_calls),
-        HARNESS_USER(without_daemon), HARNESS_USER(in_a_crowd),
+        HARNESS_USER(without_daemon), HARNESS_USER(in_a_crowd), HARNESS_BOTH(sharers),
 };
 
 HARNESS_MAIN(tests)

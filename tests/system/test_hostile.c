@@ -311,7 +311,7 @@ static long send_out_of_place(struct program *program, long a, long b, long c)
                 {WIRE_STAT, sizeof(struct wire_range), 0},
                 {WIRE_RESULT, sizeof(struct wire_result) + sizeof(struct wire_run_result), 0},
         };
-        int fds[] = {STDIN_FILENO, STDIN_FILENO, STDIN_FILENO, STDIN_FILENO, STDIN_FILENO};
+        int fds[RAW_N_CONTEXTS] = {STDIN_FILENO}; /* the others, too: 0 */
         size_t size;
 
         if (b >= (long)ARRAY_SIZE(messages))
@@ -374,7 +374,8 @@ static long send_wrong_values(struct program *program, long a, long b, long c)
                 {0, UINT64_C(1) << 47, 1},
                 {4096, UINT64_C(1) << 46, 1},
         };
-        enum wire_type types[] = {WIRE_UNREGISTER, WIRE_EXCLUDE, WIRE_INCLUDE, WIRE_STAT};
+        enum wire_type types[] = {WIRE_UNREGISTER, WIRE_STAT,    WIRE_EXCLUDE, WIRE_INCLUDE,
+                                  WIRE_PROTECT,    WIRE_RELEASE, WIRE_MERGE,   WIRE_UNMERGE};
 
         raw_open(&raw, (const char *)a, RAW_READY);
         for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
@@ -396,7 +397,7 @@ static long send_wrong_values(struct program *program, long a, long b, long c)
 
                         message.range.region = id == 7 ? UINT32_MAX : id;
                         message.range.length =
-                                types[i] == WIRE_EXCLUDE || types[i] == WIRE_INCLUDE ? PAGE_BYTES : 0;
+                                types[i] == WIRE_UNREGISTER || types[i] == WIRE_STAT ? 0 : PAGE_BYTES;
                         raw_send(&raw, message.bytes, size, NULL, 0);
                         CHECK_ERROR(raw_reply(&raw), EINVAL);
                 }
@@ -688,7 +689,7 @@ static long surplus_descriptors(struct program *program, long a, long b, long c)
 
 static void wrong_descriptors(uid_t uid)
 {
-        static const long numbers[] = {0, 1, 3, 4, 5, 6, 8, 16};
+        static const long numbers[] = {0, 1, 3, 4, 5, 6, 7, 8, 16};
         struct scene scene;
 
         begin(&scene, uid);

@@ -112,6 +112,18 @@ static json_t *fake_doctor(void *context, pid_t pid)
         return rows;
 }
 
+/* Its first page is shared by two places, its second by nobody; there is no other. */
+static json_t *fake_sharers(void *context, pid_t pid, uint64_t address, uid_t viewer)
+{
+        if (address == FAKE_ADDRESS)
+                return json_pack("{s:s,s:[{s:i,s:I},{s:i,s:I}]}", "state", "merged", "sharers", "pid",
+                                 (int)pid, "address", (json_int_t)address, "pid", FAKE_PID_OTHER, "address",
+                                 (json_int_t)0x1000);
+        if (address == FAKE_ADDRESS + 4096)
+                return json_pack("{s:s,s:[]}", "state", "candidate", "sharers");
+        return json_null();
+}
+
 static int fake_scan(void *context, pid_t pid, control_done done, void *connection)
 {
         struct fake *fake = context;
@@ -213,6 +225,7 @@ const struct control_ops fake_ops = {
         .clients = fake_clients,
         .regions = fake_regions,
         .doctor = fake_doctor,
+        .sharers = fake_sharers,
         .scan = fake_scan,
         .scan_cancel = fake_scan_cancel,
         .pause = fake_pause,

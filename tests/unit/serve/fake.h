@@ -13,9 +13,10 @@
 
 #include "serve/control.h"
 
-#define FAKE_PID_OWNED   4711 /* belongs to FAKE_UID */
-#define FAKE_PID_OTHER   4712 /* belongs to nobody else's uid */
-#define FAKE_PID_REFUSED 4713 /* no client, but doctor knows it */
+#define FAKE_PID_OWNED   4711           /* belongs to FAKE_UID */
+#define FAKE_PID_OTHER   4712           /* belongs to nobody else's uid */
+#define FAKE_ADDRESS     0x7fff00001000 /* of a shared page */
+#define FAKE_PID_REFUSED 4713           /* no client, but doctor knows it */
 #define FAKE_UID         65534
 #define FAKE_MAX_WAITS   8
 

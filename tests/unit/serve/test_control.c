@@ -258,7 +258,7 @@ static void test_described_methods(void **state)
                 at++;
                 n++;
         }
-        assert_int_equal(n, 9);
+        assert_int_equal(n, 10);
         free(idl);
         close(fd);
 }
@@ -321,6 +321,15 @@ static const struct request_case {
         {CALL_P("Regions", "{\"pid\":4710}"), "io.wpd.Control.NoSuchClient", "{\"pid\":4710}"},
         {CALL_P("Doctor", "{\"pid\":2147483647}"), "io.wpd.Control.NoSuchClient", "{\"pid\":2147483647}"},
         {CALL_P("Doctor", "{\"pid\":4713}"), NULL, NULL},
+        {CALL_P("Sharers", "{\"pid\":4711}"), VARLINK_E_INVALID_PARAMETER, "{\"parameter\":\"address\"}"},
+        {CALL_P("Sharers", "{\"address\":1}"), VARLINK_E_INVALID_PARAMETER, "{\"parameter\":\"pid\"}"},
+        {CALL_P("Sharers", "{\"pid\":4711,\"address\":-1}"), VARLINK_E_INVALID_PARAMETER,
+         "{\"parameter\":\"address\"}"},
+        {CALL_P("Sharers", "{\"pid\":4711,\"address\":\"1\"}"), VARLINK_E_INVALID_PARAMETER,
+         "{\"parameter\":\"address\"}"},
+        {CALL_P("Sharers", "{\"pid\":4710,\"address\":1}"), "io.wpd.Control.NoSuchClient", "{\"pid\":4710}"},
+        {CALL_P("Sharers", "{\"pid\":4711,\"address\":1}"), "io.wpd.Control.NoSuchPage",
+         "{\"pid\":4711,\"address\":1}"},
         {CALL_P("Scan", "{\"pid\":4713}"), "io.wpd.Control.NoSuchClient", "{\"pid\":4713}"},
         {CALL_P("Scan", "{\"wait\":1}"), VARLINK_E_INVALID_PARAMETER, "{\"parameter\":\"wait\"}"},
         {CALL_P("Scan", "{\"pid\":4710}"), "io.wpd.Control.NoSuchClient", "{\"pid\":4710}"},
@@ -603,6 +612,9 @@ static void test_other_user(void **state)
         assert_int_equal(fake->n_scans, 0);
         assert_false(fake->paused);
         assert_string_equal(fake->value, "200");
+        check(fake, fd, CALL_P("Sharers", "{\"pid\":4712,\"address\":1}"), "io.wpd.Control.PermissionDenied",
+              NULL);
+        check(fake, fd, CALL_P("Sharers", "{\"pid\":4711,\"address\":1}"), "io.wpd.Control.NoSuchPage", NULL);
         check(fake, fd, CALL_P("Scan", "{\"pid\":4711}"), NULL, "{}");
         assert_int_equal(fake->n_scans, 1);
         assert_int_equal(count_addresses(fake, fd, CALL("Regions"), "regions"), 1);
