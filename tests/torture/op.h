@@ -62,6 +62,8 @@ void op_stand(struct worker *worker, struct area *area);
 void op_register(struct worker *worker, struct area *area);
 void op_unregister(struct worker *worker, struct area *area);
 void op_exclude(struct worker *worker, struct area *area);
+void op_watch(struct worker *worker, struct area *area);
+void op_ask(struct worker *worker, struct area *area);
 void op_stat(struct worker *worker, struct area *area);
 
 /* Ends the registration of an area whose layout the caller has closed; false when that is not possible now. */

@@ -8,6 +8,8 @@
 #include "torture/client.h"
 #include "torture/op.h"
 
+#define MAX_WATCHED_PAGES 8
+
 /* What calls say when the daemon is gone or, under injection, when it could not do something. */
 static void expect_errno(int r, const char *call, int documented, int also_documented)
 {
@@ -178,6 +180,78 @@ void op_exclude(struct worker *worker, struct area *area)
         }
         range_verify(worker, &range, "after it was excluded");
         range_give(worker, &range);
+}
+
+/* ------------------------------------------------------------------ protection and merging on request */
+
+/*
+ * First writes are told of, or wait for the bound, since nobody releases them. EBUSY: some of it was merged under another
+ * connection.
+ */
+static void write_protected(struct worker *worker, const struct range *range, size_t offset, size_t length)
+{
+        struct area *area = range->area;
+        uint64_t flags = coin(worker) ? WP_WATCH : WP_HOLD | WP_BOUND_MS(1 + draw(worker, 4));
+        int r = wp_protect(area->region, offset, length, flags);
+
+        EXPECT(r != -EINVAL && r != -EFAULT, "wp_protect: %s: %s", strerror(-r), wp_strerror_detail(NULL));
+        range_verify(worker, range, "while it is protected");
+        range_fill(worker, range);
+        count(COUNT_STORES, range->n);
+        range_verify(worker, range, "after it was written while protected");
+        expect_errno(wp_release(area->region, offset, length), "wp_release", ENOMEM, ENOMEM);
+        range_fill(worker, range);
+        range_verify(worker, range, "after it was released");
+}
+
+void op_watch(struct worker *worker, struct area *area)
+{
+        size_t offset, length;
+        struct range range;
+
+        if (child_without_connection(worker) || !gate_enter(&worker->client->connection))
+                return;
+        if (gate_enter(&area->registration)) {
+                if (range_take(worker, area, MAX_WATCHED_PAGES, true, &range)) {
+                        if (registered_part(&range, &offset, &length))
+                                write_protected(worker, &range, offset, length);
+                        range_give(worker, &range);
+                }
+                gate_leave(&area->registration);
+        }
+        gate_leave(&worker->client->connection);
+}
+
+/* EBUSY: another call changes the region, or some of it is protected. */
+static void merge_or_unmerge(struct area *area, bool merge, size_t offset, size_t length)
+{
+        if (merge) {
+                expect_errno(wp_merge(area->region, offset, length, NULL), "wp_merge", EBUSY, EBUSY);
+        } else if (gate_close(&area->discards)) {
+                expect_errno(wp_unmerge(area->region, offset, length), "wp_unmerge", EBUSY, ENOMEM);
+                gate_open(&area->discards);
+        }
+}
+
+void op_ask(struct worker *worker, struct area *area)
+{
+        bool merge = coin(worker);
+        size_t offset, length;
+        struct range range;
+
+        if (child_without_connection(worker) || !gate_enter(&worker->client->connection))
+                return;
+        if (gate_enter(&area->registration)) {
+                if (range_take(worker, area, SIZE_MAX, false, &range)) {
+                        if (registered_part(&range, &offset, &length))
+                                merge_or_unmerge(area, merge, offset, length);
+                        range_verify(worker, &range,
+                                     merge ? "after it was merged" : "after it was given back");
+                        range_give(worker, &range);
+                }
+                gate_leave(&area->registration);
+        }
+        gate_leave(&worker->client->connection);
 }
 
 /* Figures add up, whenever they are asked for. */

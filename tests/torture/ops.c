@@ -54,6 +54,8 @@ const struct op ops[] = {
         {"register", 200, OP_CHILD, op_register},
         {"unregister", 10, OP_CHILD, op_unregister},
         {"exclude", 20, OP_CHILD, op_exclude},
+        {"watch", 40, OP_CHILD, op_watch},
+        {"ask", 20, OP_CHILD, op_ask},
         {"stat", 10, OP_CHILD, op_stat},
         /* tests of the torture itself */
         {"sabotage", 1, OP_ASKED, op_sabotage},
