@@ -119,7 +119,7 @@ void *agent_main(void *argument)
                 run_errand(client);
                 if (atomic_exchange(&client->dropping, false))
                         link_drop(client);
-                if (polled[2].revents & POLLOUT)
+                if (polled[2].revents & POLLOUT || atomic_exchange(&client->wishing, false))
                         link_flush(client);
                 if (polled[2].revents & ~POLLOUT && link_receive(client))
                         handle_batch(client, (const struct wire_batch *)client->inbox);

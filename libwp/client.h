@@ -55,7 +55,7 @@ _Static_assert(N_CONTEXTS <= WIRE_MAX_FDS, "all contexts travel in one message")
 struct wp_region {
         struct wp_client *client; /* NULL: the entry is free */
         bool joined;              /* the daemon knows it, as `id` */
-        bool leaving;             /* being unregistered: nothing more is merged */
+        bool leaving;             /* being unregistered: nothing more is merged, no new daemon is told */
         bool returning;           /* a new daemon is to be told of it, */
         uint64_t serial;          /* with this REGISTER, if that is under way */
         size_t n_repeated;        /* pages whose exclusion the daemon has been told */
@@ -175,6 +175,7 @@ struct wp_client {
         _Atomic bool up;
         _Atomic bool stopping;      /* both threads are to end */
         _Atomic bool dropping;      /* the daemon does not answer: the agent is to hang up */
+        _Atomic bool wishing;       /* a region is to be known again */
         pthread_mutex_t serving;    /* held by the watcher while it reads and answers; see run_unmerge() */
         struct shields shields;     /* guarded by it; only the agent takes pages in and out */
         pthread_mutex_t queue_lock; /* guards the producer; held for moments, never inside a run */

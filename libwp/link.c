@@ -132,7 +132,8 @@ static void repeat_wishes(struct wp_client *client)
         for (uint32_t i = 0; i < client->n_regions && sent; i++) {
                 struct wp_region *region = &client->regions[i];
 
-                if (region->client && region->returning && !region->joined && !region->serial)
+                if (region->client && region->returning && !region->leaving && !region->joined &&
+                    !region->serial)
                         sent = rejoin(client, region);
                 else if (region->client && region->joined && region->excluded)
                         sent = exclude_again(client, region);

@@ -129,14 +129,6 @@ wp_export int wp_register(struct wp_client *client, void *addr, size_t length, u
         return 0;
 }
 
-/* From now on the agent merges nothing of it; or it may again. */
-static void set_leaving(struct wp_region *region, bool leaving)
-{
-        pthread_mutex_lock(&region->client->lock);
-        region->leaving = leaving;
-        pthread_mutex_unlock(&region->client->lock);
-}
-
 static int give_back(struct wp_region *region, size_t offset, size_t length)
 {
         return client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_GIVE_BACK,
@@ -146,17 +138,38 @@ static int give_back(struct wp_region *region, size_t offset, size_t length)
 }
 
 /*
- * Without a daemon what is merged can be given back all the same. If a new one got to know the region meanwhile it is
- * to forget it.
+ * From now on the agent merges nothing of it, and no new daemon is told of it. One that was told already has to answer first:
+ * it knows the region, and must forget it before the program can register the memory again.
  */
+static void begin_leaving(struct wp_region *region)
+{
+        struct wp_client *client = region->client;
+
+        pthread_mutex_lock(&client->lock);
+        region->leaving = true;
+        while (region->serial)
+                pthread_cond_wait(&client->changed, &client->lock);
+        pthread_mutex_unlock(&client->lock);
+}
+
+/* It stays, and is to be known again. */
+static void end_leaving(struct wp_region *region)
+{
+        struct wp_client *client = region->client;
+
+        pthread_mutex_lock(&client->lock);
+        region->leaving = false;
+        pthread_mutex_unlock(&client->lock);
+        atomic_store(&client->wishing, true);
+        client_ring(client->agent_fd);
+}
+
+/* Without a daemon what is merged can be given back all the same. */
 static int unregister_alone(struct wp_region *region)
 {
         int r = give_back(region, 0, region->length);
 
-        if (r < 0)
-                return client_fail(r, "not enough memory to make the pages private");
-        (void)!region_call(region, WIRE_UNREGISTER, 0, 0, NULL);
-        return 0;
+        return r < 0 ? client_fail(r, "not enough memory to make the pages private") : 0;
 }
 
 wp_export int wp_unregister(struct wp_region *region)
@@ -165,7 +178,7 @@ wp_export int wp_unregister(struct wp_region *region)
 
         if (r < 0)
                 return r;
-        set_leaving(region, true);
+        begin_leaving(region);
         protect_leave(region);
         r = region_call(region, WIRE_UNREGISTER, 0, 0, NULL);
         if (r == -ENOTCONN)
@@ -173,7 +186,7 @@ wp_export int wp_unregister(struct wp_region *region)
         if (r >= 0)
                 region_drop(region->client, region);
         else
-                set_leaving(region, false);
+                end_leaving(region);
         return r;
 }
 
