@@ -23,7 +23,7 @@
 
 #define N_CHUNKS 5
 #define N_PAGES  (4 * CHUNK_PAGES + 37)
-#define N_STEPS  60000
+#define N_STEPS  120000
 #define UNUSED   3 /* the chunk that is never touched */
 
 struct naive_page {
@@ -217,6 +217,7 @@ static void step_state(struct model *model, uint32_t i)
                 [PAGE_PLANNED] = PAGE_MERGED,    [PAGE_MERGED] = PAGE_VOLATILE,
                 [PAGE_FOREIGN] = PAGE_VOLATILE,  [PAGE_COPIED] = PAGE_EXCLUDED,
                 [PAGE_ZERO] = PAGE_VOLATILE,     [PAGE_EXCLUDED] = PAGE_TRACKED,
+                [PAGE_PROTECTED] = PAGE_TRACKED,
         };
         enum page_state from = model->pages[i].state, to = onwards[from];
 
