@@ -48,7 +48,8 @@ enum client_context {
         CONTEXT_HOLD,
         CONTEXT_LAZY,
         CONTEXT_WATCH,
-        N_CONTEXTS,
+        CONTEXT_CROWD, /* the first of as many as there are places for hot pages, see shield.h */
+        N_CONTEXTS = CONTEXT_CROWD + SHIELDS_MAX_HOT,
 };
 _Static_assert(N_CONTEXTS <= WIRE_MAX_FDS, "all contexts travel in one message");
 
@@ -185,6 +186,7 @@ struct wp_client {
                 int hold;
                 int lazy;
                 int watch;
+                int crowds[SHIELDS_MAX_HOT];
                 int socket;
                 int spare; /* given up when a child's context finds no room */
         } served;
@@ -261,7 +263,7 @@ void *watcher_main(void *client);
 
 /* What the agent hands to the watcher, in copies; the descriptors remain the caller's. */
 enum watcher_news {
-        WATCHER_CONTEXTS = 1, /* hold, lazy and watch */
+        WATCHER_CONTEXTS = 1, /* from hold on */
         WATCHER_SOCKET,       /* a new connection */
         WATCHER_GRANDCHILD,   /* the context of a grandchild, which the daemon has, too */
 };

@@ -294,10 +294,8 @@ static void take_accepted(struct wp_client *client)
                 return;
         }
         if (!client->contexts_ready)
-                watcher_hand(client, WATCHER_CONTEXTS,
-                             (int[]){client->context_fds[CONTEXT_HOLD], client->context_fds[CONTEXT_LAZY],
-                                     client->context_fds[CONTEXT_WATCH]},
-                             3);
+                watcher_hand(client, WATCHER_CONTEXTS, &client->context_fds[CONTEXT_HOLD],
+                             N_CONTEXTS - CONTEXT_HOLD);
         client->contexts_ready = true;
         link_up(client);
 }

@@ -54,6 +54,11 @@ struct passage {
         uintptr_t next; /* where the part begins that is looked at */
 };
 
+static int crowd(const struct wp_client *client, unsigned place)
+{
+        return client->context_fds[CONTEXT_CROWD + place];
+}
+
 /* Takes [start, start+length) from track to watch. */
 static int take_plain(const struct passage *passage, uintptr_t start, size_t length)
 {
@@ -95,8 +100,48 @@ static void unprotect_each(int fd, uintptr_t start, size_t length)
 }
 
 /*
+ * A page for which many waited, from watch to a context of its own. It is not protected now. Where that is not possible -
+ * merged memory is not in watch, and there may be too many mappings - it is no longer thought of.
+ */
+static void take_place(struct wp_client *client, struct shield_hot *hot, unsigned place)
+{
+        int watch = context(client, CONTEXT_WATCH);
+
+        hot->placed =
+                uffd_unregister(watch, hot->address, PAGE_BYTES) >= 0 &&
+                uffd_register(crowd(client, place), hot->address, PAGE_BYTES, UFFDIO_REGISTER_MODE_WP) >= 0;
+        hot->used = hot->placed;
+        if (!hot->placed) /* EBUSY: it never left its context */
+                (void)!uffd_register(watch, hot->address, PAGE_BYTES, UFFDIO_REGISTER_MODE_WP);
+}
+
+/* And out of it, into no context. */
+static void leave_place(struct wp_client *client, struct shield_hot *hot, unsigned place)
+{
+        (void)!uffd_unregister(crowd(client, place), hot->address, PAGE_BYTES);
+        (void)!uffd_wake(crowd(client, place), hot->address, PAGE_BYTES);
+        hot->placed = false;
+}
+
+/* Out of watch, or of a place. -ENOMEM: the process can have no more mappings; some of it stays where it is. */
+static int leave_watch(struct wp_client *client, uintptr_t start, size_t length)
+{
+        int watch = context(client, CONTEXT_WATCH), r;
+
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++) {
+                struct shield_hot *hot = &client->shields.hot[i];
+
+                if (hot->placed && hot->address - start < length)
+                        leave_place(client, hot, i);
+        }
+        r = uffd_unregister(watch, start, length);
+        (void)!uffd_wake(watch, start, length);
+        return r;
+}
+
+/*
  * Gives [start, start+length) back to track. Nothing of it is protected when it leaves watch: who wrote to it later would find
- * nobody who knows it. -ENOMEM: the process can have no more mappings; it stays where it is, unprotected.
+ * nobody who knows it. -ENOMEM: it stays where it is, unprotected.
  */
 static int drop_plain(const struct passage *passage, uintptr_t start, size_t length)
 {
@@ -107,8 +152,7 @@ static int drop_plain(const struct passage *passage, uintptr_t start, size_t len
                 return r;
         if (r < 0)
                 unprotect_each(watch, start, length);
-        r = uffd_unregister(watch, start, length);
-        (void)!uffd_wake(watch, start, length);
+        r = leave_watch(client, start, length);
         shields_set(&client->shields, start, length,
                     shield_make(r == -ENOMEM ? SHIELD_SPENT : SHIELD_NONE, 0));
         if (r == -ENOMEM)
@@ -241,10 +285,22 @@ static int take(struct wp_client *client, uint64_t flags, uintptr_t start, size_
         return pass(&passage, false, start, length);
 }
 
-/* Everything of the range is in its context. The ioctl is the same for both (tests/kernel/foreign_context.c). */
+/* Hot pages get their places, unless they are protected now: by a wp_protect() that no write and no release has followed. */
+static void place_hot(struct wp_client *client, uintptr_t start, size_t length)
+{
+        int place;
+
+        while ((place = shields_misplaced(&client->shields, start, length)) >= 0)
+                take_place(client, &client->shields.hot[place], (unsigned)place);
+}
+
+/* Everything of the range is in its context. The ioctl is the same for all (tests/kernel/foreign_context.c). */
 static int arm(struct wp_client *client, uintptr_t start, size_t length, shield_word word)
 {
-        int r = uffd_write_protect(context(client, CONTEXT_WATCH), start, length, true);
+        int r;
+
+        place_hot(client, start, length);
+        r = uffd_write_protect(context(client, CONTEXT_WATCH), start, length, true);
 
         if (r >= 0)
                 shields_set(&client->shields, start, length, word);

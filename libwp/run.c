@@ -17,7 +17,8 @@
  *   hold   on merged runs of regions whose writes are events: synchronous write protection; MINOR and MISSING for
  *          pages that the program discards; read by the watcher
  *   lazy   on all other merged runs: the same, but the kernel lets writes through by itself
- *   watch  on what the program protects itself and is not merged: see protect.c
+ *   watch  on what the program protects itself and is not merged, and the crowds on pages of it for which many wait: see
+ *          protect.c
  *
  * One run [a, a+n):
  *   1. Map the pool's run elsewhere (X), populate it, register it with hold or lazy and protect it.

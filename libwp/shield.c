@@ -58,12 +58,20 @@ static void forget_held(struct shields *shields, uint64_t start, uint64_t length
                         shields->held[i] = shields->held[--shields->n_held];
 }
 
+static void forget_hot(struct shields *shields, uint64_t start, uint64_t length)
+{
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
+                if (shields->hot[i].address - start < length)
+                        shields->hot[i] = (struct shield_hot){.used = false};
+}
+
 shield_word *shields_remove(struct shields *shields, struct shield *shield)
 {
         shield_word *words = shield->words;
         unsigned i = (unsigned)(shield - shields->shields);
 
         forget_held(shields, shield->start, shield->n_pages * PAGE_BYTES);
+        forget_hot(shields, shield->start, shield->n_pages * PAGE_BYTES);
         shields->n--;
         memmove(shield, shield + 1, (shields->n - i) * sizeof(*shield));
         return words;
@@ -129,9 +137,65 @@ static enum shield_verdict hold(struct shields *shields, uint64_t page, shield_w
                 return SHIELD_CROWDED;
         }
         *word = shield_make(SHIELD_WAITED, milliseconds);
-        shields->held[shields->n_held++] =
-                (struct shield_held){.address = page, .deadline_ns = now_ns + milliseconds * NSEC_PER_MSEC};
+        shields->held[shields->n_held++] = (struct shield_held){
+                .address = page, .deadline_ns = now_ns + milliseconds * NSEC_PER_MSEC, .n_waiters = 1};
         return SHIELD_HOLD;
+}
+
+static bool is_hot(const struct shields *shields, uint64_t page)
+{
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
+                if (shields->hot[i].used && shields->hot[i].address == page)
+                        return true;
+        return false;
+}
+
+/* A place that nobody has, or whose page is not protected now: the newest crowd is what matters. */
+static void make_hot(struct shields *shields, uint64_t page)
+{
+        struct shield_hot *place = NULL;
+
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
+                if (!shields->hot[i].placed && (!place || !shields->hot[i].used))
+                        place = &shields->hot[i];
+        if (place)
+                *place = (struct shield_hot){.address = page, .used = true};
+}
+
+static enum shield_verdict wait(struct shields *shields, uint64_t page)
+{
+        for (unsigned i = 0; i < shields->n_held; i++)
+                if (shields->held[i].address == page && ++shields->held[i].n_waiters == SHIELD_CROWD &&
+                    !is_hot(shields, page))
+                        make_hot(shields, page);
+        return SHIELD_WAIT;
+}
+
+int shields_place(const struct shields *shields, uint64_t address)
+{
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
+                if (shields->hot[i].placed && shields->hot[i].address == page_down(address))
+                        return (int)i;
+        return -1;
+}
+
+static bool is_spent(struct shields *shields, uint64_t address)
+{
+        const struct shield *shield = shields_find(shields, address);
+
+        return shield && shield_state_of(*word_at(shield, address)) == SHIELD_SPENT;
+}
+
+int shields_misplaced(struct shields *shields, uint64_t start, uint64_t length)
+{
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++) {
+                const struct shield_hot *hot = &shields->hot[i];
+
+                if (hot->used && !hot->placed && hot->address - start < length &&
+                    is_spent(shields, hot->address))
+                        return (int)i;
+        }
+        return -1;
 }
 
 enum shield_verdict shields_judge(struct shields *shields, uint64_t address, uint64_t now_ns)
@@ -150,7 +214,7 @@ enum shield_verdict shields_judge(struct shields *shields, uint64_t address, uin
         case SHIELD_HELD:
                 return hold(shields, page_down(address), word, now_ns);
         case SHIELD_WAITED:
-                return SHIELD_WAIT;
+                return wait(shields, page_down(address));
         }
         return SHIELD_UNKNOWN;
 }

@@ -12,6 +12,10 @@
  * That makes every first write one verdict other than *stale*: of several faults of one page that were read at
  * once, the first is the write, and the others only want to go on.
  *
+ * A page for which many wait is *hot*. The kernel goes through all who wait in a context to wake some of them, so a crowd
+ * makes every other fault there slower. When a hot page is protected the next time it gets a context of its own, its
+ * *place*; it cannot be moved while it is protected, since nobody would be held meanwhile.
+ *
  * All of it is pure, and guarded by one lock (client.h): protecting and releasing change words and the kernel's protection
  * under it, and faults are read and answered under it, so that none is judged by what was true before.
  */
@@ -24,6 +28,8 @@
 
 #define SHIELDS_MAX      1024 /* regions of a client with protected pages */
 #define SHIELDS_MAX_HELD 1024 /* pages in which writers wait */
+#define SHIELDS_MAX_HOT  2    /* places */
+#define SHIELD_CROWD     8    /* so many waiters make a page hot */
 #define SHIELD_MAX_MS    UINT16_C(8191)
 
 enum shield_state {
@@ -66,7 +72,13 @@ struct shields {
         struct shield_held {
                 uint64_t address;
                 uint64_t deadline_ns;
+                unsigned n_waiters;
         } held[SHIELDS_MAX_HELD];
+        struct shield_hot {
+                uint64_t address;
+                bool used;
+                bool placed; /* the page is in this place */
+        } hot[SHIELDS_MAX_HOT];
 };
 
 /* The shield that the address is in, or NULL. Valid until one is added or removed. */
@@ -99,6 +111,11 @@ enum shield_verdict {
 
 /* What is to be done about a write to a protected page. */
 enum shield_verdict shields_judge(struct shields *shields, uint64_t address, uint64_t now_ns);
+
+/* The place of a page that is in one, or -1. */
+int shields_place(const struct shields *shields, uint64_t address);
+/* The place of a hot page of the range that is spent, and not in its place, or -1. */
+int shields_misplaced(struct shields *shields, uint64_t start, uint64_t length);
 
 /* When the first writer may wait no longer; UINT64_MAX: nobody waits. */
 uint64_t shields_deadline(const struct shields *shields);

@@ -128,10 +128,19 @@ static void tell_fault(struct wp_client *client, enum wp_event_type type, const 
 
 /* ------------------------------------------------------------------ children */
 
-static bool is_own(const struct wp_client *client, int hold_fd)
+/* Of what the program protects and is not merged. */
+static bool is_watch(const struct wp_client *client, int fd)
 {
-        return hold_fd == client->served.hold || hold_fd == client->served.lazy ||
-               hold_fd == client->served.watch;
+        bool is = fd == client->served.watch;
+
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
+                is |= fd == client->served.crowds[i];
+        return is;
+}
+
+static bool is_own(const struct wp_client *client, int fd)
+{
+        return fd == client->served.hold || fd == client->served.lazy || is_watch(client, fd);
 }
 
 /* True when the daemon has it now. */
@@ -201,6 +210,8 @@ static void take_handed(struct wp_client *client)
                         take_fd(&client->served.hold, fds[0]);
                         take_fd(&client->served.lazy, fds[1]);
                         take_fd(&client->served.watch, fds[2]);
+                        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
+                                take_fd(&client->served.crowds[i], fds[3 + i]);
                 } else if (message->type == WATCHER_SOCKET) {
                         take_fd(&client->served.socket, fds[0]);
                 } else if (client->n_children < CLIENT_MAX_CHILDREN) {
@@ -260,9 +271,9 @@ static bool goes_on(struct wp_client *client, int fd, const struct uffd_msg *mes
 {
         switch (verdict) {
         case SHIELD_UNKNOWN:
-                if (fd == client->served.watch)
+                if (is_watch(client, fd))
                         (void)!uffd_wake(fd, page_down(message->arg.pagefault.address), PAGE_BYTES);
-                return fd != client->served.watch;
+                return !is_watch(client, fd);
         case SHIELD_WRITE:
                 tell_fault(client, WP_EVENT_WRITE, message);
                 return true;
@@ -293,7 +304,7 @@ static void serve_fault(struct wp_client *client, int fd, const struct uffd_msg 
                         return;
         }
         r = hold_answer(fd, message);
-        if (r < 0 || fd == client->served.watch)
+        if (r < 0 || is_watch(client, fd))
                 return;
         if (write)
                 tell_daemon(client, address, own ? WIRE_FAULT_WRITE : WIRE_FAULT_CHILD, began_ns);
@@ -301,6 +312,16 @@ static void serve_fault(struct wp_client *client, int fd, const struct uffd_msg 
                 tell_daemon(client, address, WIRE_FAULT_DISCARD, began_ns);
         if (write && own && verdict == SHIELD_UNKNOWN)
                 tell_fault(client, WP_EVENT_WRITE, message);
+}
+
+/* In whichever context it is. */
+static void wake_page(struct wp_client *client, uint64_t address)
+{
+        int place = shields_place(&client->shields, address);
+
+        (void)!uffd_wake(place < 0 ? client->served.watch : client->served.crowds[place], address,
+                         PAGE_BYTES);
+        (void)!uffd_wake(client->served.hold, address, PAGE_BYTES);
 }
 
 /* Writers that have waited for as long as they may. */
@@ -314,10 +335,9 @@ static void break_overdue(struct wp_client *client)
                                                            .address = address,
                                                            .length = PAGE_BYTES,
                                                            .time_ns = clock_now()});
-                /* It is in one of them; and if it cannot be unprotected now, its writers come back and are let go. */
-                if (uffd_write_protect(client->served.watch, address, PAGE_BYTES, false) < 0)
-                        (void)!uffd_wake(client->served.watch, address, PAGE_BYTES);
-                (void)!uffd_wake(client->served.hold, address, PAGE_BYTES);
+                /* If it cannot be unprotected now, its writers come back and are let go. */
+                (void)!uffd_write_protect(client->served.watch, address, PAGE_BYTES, false);
+                wake_page(client, address);
         }
         pthread_mutex_unlock(&client->serving);
 }
@@ -370,7 +390,7 @@ static void serve_context(struct wp_client *client, int hold_fd)
 
 struct watched {
         unsigned n;
-        struct pollfd polled[4 + CLIENT_MAX_CHILDREN];
+        struct pollfd polled[4 + SHIELDS_MAX_HOT + CLIENT_MAX_CHILDREN];
 };
 
 static void watch(struct watched *watched, int fd)
@@ -385,6 +405,8 @@ static void list_contexts(struct wp_client *client, struct watched *watched)
         watch(watched, client->served.hold);
         watch(watched, client->served.lazy);
         watch(watched, client->served.watch);
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
+                watch(watched, client->served.crowds[i]);
         pthread_mutex_lock(&client->serving);
         for (unsigned i = 0; i < client->n_children; i++)
                 watch(watched, client->children[i].fd);
@@ -603,6 +625,8 @@ static void close_served(struct wp_client *client)
 
         for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
                 *fds[i] = fd_close(*fds[i]);
+        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
+                served->crowds[i] = fd_close(served->crowds[i]);
         while (client->n_children > 0)
                 fd_close(client->children[--client->n_children].fd);
 }

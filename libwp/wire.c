@@ -209,7 +209,8 @@ static const char *check_faults(const void *message)
 static const struct wire_spec specs[WIRE_N_TYPES] = {
         [WIRE_HELLO] = {sizeof(struct wire_hello), 0, 0, 2, WIRE_FROM_CLIENT, check_hello},
         [WIRE_WELCOME] = {sizeof(struct wire_welcome), 0, 0, 2, WIRE_FROM_DAEMON, check_welcome},
-        [WIRE_CONTEXTS] = {sizeof(struct wire_contexts), 0, 0, 6, WIRE_FROM_CLIENT, check_contexts},
+        [WIRE_CONTEXTS] = {sizeof(struct wire_contexts), 0, 0, WIRE_MAX_FDS, WIRE_FROM_CLIENT,
+                           check_contexts},
         [WIRE_REGISTER] = {sizeof(struct wire_register), 0, 0, 0, WIRE_FROM_CLIENT, NULL},
         [WIRE_UNREGISTER] = {sizeof(struct wire_range), 0, 0, 0, WIRE_FROM_CLIENT, check_region},
         [WIRE_EXCLUDE] = {sizeof(struct wire_range), 0, 0, 0, WIRE_FROM_CLIENT, check_range},

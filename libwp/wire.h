@@ -11,7 +11,7 @@
  *   client                                        daemon
  *   HELLO     + pagemap, mem                  ->
  *                                             <-  WELCOME  + /dev/userfaultfd, pool
- *   CONTEXTS  + track, guard, stage, hold, lazy, watch ->
+ *   CONTEXTS  + track, guard, stage, hold, lazy, watch, crowds ->
  *                                             <-  REPLY
  *   REGISTER, UNREGISTER, EXCLUDE, INCLUDE, PROTECT, RELEASE,
  *   MERGE, UNMERGE, STAT                      ->
@@ -36,7 +36,7 @@
 
 #define WIRE_VERSION     3
 #define WIRE_MAX_MESSAGE 65536
-#define WIRE_MAX_FDS     6
+#define WIRE_MAX_FDS     8
 #define WIRE_MAX_DETAIL  192
 
 /* A run is carried out as one unit, so its length bounds how long a writer may wait for a merge. */

@@ -361,7 +361,7 @@ static struct wp_client *client_new(void)
         client->pagemap_fd = client->mem_fd = client->maps_fd = -EBADF;
         client->event_fd = client->agent_fd = client->watcher_fd = -EBADF;
         client->channel_fd = client->channel_end_fd = -EBADF;
-        client->served = (struct client_served){-EBADF, -EBADF, -EBADF, -EBADF, -EBADF};
+        client->served = (struct client_served){-EBADF, -EBADF, -EBADF, {-EBADF, -EBADF}, -EBADF, -EBADF};
         sem_init(&client->verdict, 0, 0);
         sem_init(&client->released, 0, 0);
         for (unsigned i = 0; i < N_CONTEXTS; i++)

@@ -453,8 +453,8 @@ static void handle_hello(struct session *session, const struct wire_hello *hello
  */
 static int enable_contexts(const int *fds, bool resumed, const char **ret_why)
 {
-        static const uint64_t features[] = {TRACK_FEATURES, GUARD_FEATURES, STAGE_FEATURES,
-                                            HOLD_FEATURES,  LAZY_FEATURES,  WATCH_FEATURES};
+        static const uint64_t features[] = {TRACK_FEATURES, GUARD_FEATURES, STAGE_FEATURES, HOLD_FEATURES,
+                                            LAZY_FEATURES,  WATCH_FEATURES, WATCH_FEATURES, WATCH_FEATURES};
 
         for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
                 int r;

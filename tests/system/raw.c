@@ -127,7 +127,7 @@ void raw_open(struct raw *raw, const char *path, enum raw_state state)
         struct sockaddr_un address = {.sun_family = AF_UNIX};
 
         *raw = (struct raw){.given = {-EBADF, -EBADF, -EBADF, -EBADF, -EBADF},
-                            .contexts = {-EBADF, -EBADF, -EBADF, -EBADF, -EBADF, -EBADF}};
+                            .contexts = {-EBADF, -EBADF, -EBADF, -EBADF, -EBADF, -EBADF, -EBADF, -EBADF}};
         raw->socket = (int)CHECK_OK(error_from(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
         memcpy(address.sun_path, path, MIN(strlen(path), sizeof(address.sun_path) - 1));
         CHECK_OK(error_from(connect(raw->socket, (struct sockaddr *)&address, sizeof(address))));

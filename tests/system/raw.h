@@ -15,7 +15,7 @@ enum raw_state {
         RAW_N_STATES,
 };
 
-#define RAW_N_CONTEXTS 6
+#define RAW_N_CONTEXTS 8
 
 struct raw {
         int socket;

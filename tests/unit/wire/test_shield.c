@@ -136,6 +136,34 @@ static void test_crowded(void **state)
         assert_false(shields_overdue(&shields, NSEC_PER_SEC, &address));
 }
 
+/* A page for which many waited has a place from its next protection on; the newest crowds are what matters. */
+static void test_hot(void **state)
+{
+        shield_word words[4] = {0};
+
+        assert_int_equal(shields_add(&shields, PAGE(1), 4, words, 0), 0);
+        for (uint64_t page = 1; page <= 4; page++) {
+                shields_set(&shields, PAGE(page), PAGE(1), shield_make(SHIELD_HELD, 3));
+                assert_int_equal(shields_judge(&shields, PAGE(page), 0), SHIELD_HOLD);
+                for (unsigned i = 2; i < SHIELD_CROWD; i++)
+                        assert_int_equal(shields_judge(&shields, PAGE(page), 0), SHIELD_WAIT);
+                assert_int_equal(shields_misplaced(&shields, PAGE(page), PAGE(1)), -1);
+                assert_int_equal(shields_judge(&shields, PAGE(page) + 7, 0), SHIELD_WAIT);
+                assert_int_equal(shields_misplaced(&shields, PAGE(page), PAGE(1)), -1); /* it is not spent */
+                shields_set(&shields, PAGE(page), PAGE(1), shield_make(SHIELD_SPENT, 0));
+                assert_in_range(shields_misplaced(&shields, PAGE(page), PAGE(1)), 0, SHIELDS_MAX_HOT - 1);
+                assert_int_equal(shields_place(&shields, PAGE(page)), -1);
+        }
+        for (int place; (place = shields_misplaced(&shields, PAGE(1), PAGE(4))) >= 0;) {
+                shields.hot[place].placed = true;
+                assert_int_equal(shields_place(&shields, shields.hot[place].address + 9), place);
+        }
+        assert_int_equal(shields_place(&shields, PAGE(4)) >= 0, true);
+        shields_remove(&shields, shields_find(&shields, PAGE(1)));
+        for (uint64_t page = 1; page <= 4; page++)
+                assert_int_equal(shields_place(&shields, PAGE(page)), -1);
+}
+
 /* ------------------------------------------------------------------ at random */
 
 #define REGIONS      6
@@ -276,10 +304,10 @@ static void test_random(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_setup(test_words, setup),  cmocka_unit_test_setup(test_find, setup),
-                cmocka_unit_test_setup(test_quota, setup),  cmocka_unit_test_setup(test_watched, setup),
-                cmocka_unit_test_setup(test_held, setup),   cmocka_unit_test_setup(test_crowded, setup),
-                cmocka_unit_test_setup(test_random, setup),
+                cmocka_unit_test_setup(test_words, setup), cmocka_unit_test_setup(test_find, setup),
+                cmocka_unit_test_setup(test_quota, setup), cmocka_unit_test_setup(test_watched, setup),
+                cmocka_unit_test_setup(test_held, setup),  cmocka_unit_test_setup(test_crowded, setup),
+                cmocka_unit_test_setup(test_hot, setup),   cmocka_unit_test_setup(test_random, setup),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

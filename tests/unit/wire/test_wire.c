@@ -49,7 +49,7 @@ struct shape {
 static const struct shape shapes[WIRE_N_TYPES] = {
         [WIRE_HELLO] = {24, 2, WIRE_FROM_CLIENT},
         [WIRE_WELCOME] = {32, 2, WIRE_FROM_DAEMON},
-        [WIRE_CONTEXTS] = {24, 6, WIRE_FROM_CLIENT},
+        [WIRE_CONTEXTS] = {24, 8, WIRE_FROM_CLIENT},
         [WIRE_REGISTER] = {40, 0, WIRE_FROM_CLIENT},
         [WIRE_UNREGISTER] = {40, 0, WIRE_FROM_CLIENT},
         [WIRE_EXCLUDE] = {40, 0, WIRE_FROM_CLIENT},

@@ -91,7 +91,7 @@ static void send_raw(int fd, const void *data, size_t size, unsigned n_fds)
 
 static void expect_failure(struct pair *pair, int error)
 {
-        int fds[WIRE_MAX_FDS] = {-7, -7, -7, -7, -7, -7};
+        int fds[WIRE_MAX_FDS] = {-7, -7, -7, -7, -7, -7, -7, -7};
         unsigned n_fds = 77;
 
         assert_int_equal(wire_receive(pair->end[1], buffer, fds, &n_fds, false), error);
