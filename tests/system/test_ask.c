@@ -29,7 +29,8 @@ static uint64_t content(long program, uint64_t page)
 static void begin(struct scene *scene, uid_t uid)
 {
         service_start(&scene->service, NULL);
-        /* No scan comes by itself. */
+        /* One round comes when scanning is resumed, which protects, and the next, which reads, a minute later. */
+        json_decref(service_call(&scene->service, "Pause", NULL));
         service_set(&scene->service, "sleep_max_millisecs", "60000");
         service_set(&scene->service, "sleep_millisecs", "60000");
         for (long i = 0; i < 2; i++) {
@@ -40,6 +41,7 @@ static void begin(struct scene *scene, uid_t uid)
                 CHECK_OK(client_do(&scene->clients[i], program_map, 0, N_PAGES, (long)content));
                 CHECK_OK(client_do(&scene->clients[i], program_register, 0, WP_MERGE, 0));
         }
+        json_decref(service_call(&scene->service, "Resume", NULL));
 }
 
 static void end(struct scene *scene)
@@ -93,8 +95,8 @@ static void at_once(uid_t uid)
               "zeros were left");
         CHECK(client_do(&scene.clients[1], merge, 0, N_PAGES, STAT(pages_merged)) == N_PAGES - ZEROS,
               "not all were merged");
-        CHECK(merged(&scene.clients[0]) == N_PAGES - ZEROS && merged(&scene.clients[1]) == N_PAGES - ZEROS,
-              "the answer came too early");
+        CHECK(merged(&scene.clients[1]) == N_PAGES - ZEROS, "the answer came too early");
+        CHECK_SOON(merged(&scene.clients[0]) == N_PAGES - ZEROS, "%ld pages", merged(&scene.clients[0]));
         CHECK(client_do(&scene.clients[1], merge, 0, N_PAGES, STAT(pages_merged)) == 0,
               "what is merged counts again");
         end(&scene);
@@ -111,8 +113,8 @@ static void part(uid_t uid)
                 CHECK(client_do(&scene.clients[i], merge, 100, 700, STAT(pages_merged)) == (i ? 700 : 0),
                       "client %ld", i);
         }
-        CHECK(merged(&scene.clients[0]) == 700 && merged(&scene.clients[1]) == 700,
-              "more or less than the range");
+        CHECK(merged(&scene.clients[1]) == 700, "%ld pages", merged(&scene.clients[1]));
+        CHECK_SOON(merged(&scene.clients[0]) == 700, "%ld pages", merged(&scene.clients[0]));
         CHECK_OK(client_do(&scene.clients[0], unmerge, 200, 100, 0));
         CHECK(merged(&scene.clients[0]) == 600, "%ld pages", merged(&scene.clients[0]));
         CHECK(client_do(&scene.clients[0], merge, 0, 1000, STAT(pages_merged)) == 100, "not merged again");
@@ -249,6 +251,7 @@ static void sharers(uid_t uid)
                 CHECK_OK(MIN(client_do(&scene.clients[i], merge, 0, 1000, 0), 0));
                 addresses[i] = client_do(&scene.clients[i], address_of, 77, 0, 0);
         }
+        CHECK_SOON(merged(&scene.clients[0]) == 1000, "%ld pages", merged(&scene.clients[0]));
         reply = service_call(&scene.service, "Sharers",
                              json_pack("{s:i, s:I}", "pid", (int)scene.clients[0].pid, "address",
                                        (json_int_t)addresses[0] + 9));
