@@ -301,7 +301,6 @@ static int arm(struct wp_client *client, uintptr_t start, size_t length, shield_
 
         place_hot(client, start, length);
         r = uffd_write_protect(context(client, CONTEXT_WATCH), start, length, true);
-
         if (r >= 0)
                 shields_set(&client->shields, start, length, word);
         return r;
@@ -386,21 +385,29 @@ void protect_break_all(struct wp_client *client)
 
 /* ------------------------------------------------------------------ the program's part */
 
+static int give_up(struct wp_region *region, size_t offset, size_t length)
+{
+        return client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_RELEASE,
+                                                                         .region = region,
+                                                                         .start = region->start + offset,
+                                                                         .length = length});
+}
+
 /* What was taken in before is only armed again: 1; 0: some of it was not. */
 static int arm_again(struct wp_client *client, uintptr_t start, size_t length, shield_word word)
 {
+        bool covered;
         int r;
 
         do {
                 pthread_mutex_lock(&client->serving);
-                r = shields_cover(&client->shields, start, length);
-                if (r)
-                        r = arm(client, start, length, word) < 0 ? -EAGAIN : 1;
+                covered = shields_cover(&client->shields, start, length);
+                r = covered ? arm(client, start, length, word) : 0;
                 pthread_mutex_unlock(&client->serving);
                 if (r == -EAGAIN)
                         sched_yield();
         } while (r == -EAGAIN);
-        return r;
+        return r < 0 ? r : covered;
 }
 
 static int word_of(uint64_t flags, shield_word *ret_word)
@@ -480,9 +487,10 @@ wp_export int wp_protect(struct wp_region *region, size_t offset, size_t length,
         pthread_mutex_unlock(&client->lock);
         if (!joined)
                 return explain(-ENOTCONN);
-        if (arm_again(client, region->start + offset, length, word))
-                return 0;
-        return protect_anew(region, offset, length, word, epoch);
+        r = arm_again(client, region->start + offset, length, word);
+        if (r < 0)
+                (void)!give_up(region, offset, length);
+        return r ? explain(MIN(r, 0)) : protect_anew(region, offset, length, word, epoch);
 }
 
 wp_export int wp_release(struct wp_region *region, size_t offset, size_t length)
@@ -491,10 +499,7 @@ wp_export int wp_release(struct wp_region *region, size_t offset, size_t length)
 
         if (r < 0 || !protect_touches(region->client, region->start + offset, length))
                 return r;
-        r = client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_RELEASE,
-                                                                      .region = region,
-                                                                      .start = region->start + offset,
-                                                                      .length = length});
+        r = give_up(region, offset, length);
         if (r >= 0 && region->flags & WP_MERGE)
                 (void)!region_call(region, WIRE_RELEASE, offset, length, NULL);
         return explain(r);
@@ -503,10 +508,7 @@ wp_export int wp_release(struct wp_region *region, size_t offset, size_t length)
 void protect_leave(struct wp_region *region)
 {
         if (protect_touches(region->client, region->start, region->length))
-                (void)!client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_RELEASE,
-                                                                                 .region = region,
-                                                                                 .start = region->start,
-                                                                                 .length = region->length});
+                (void)!give_up(region, 0, region->length);
 }
 
 void protect_forget(struct wp_client *client, const struct wp_region *region)

@@ -227,6 +227,27 @@ static long misuse(struct program *program, long a, long b, long c)
         return 0;
 }
 
+/* Against the contract: what is left works. */
+static long unmap_protected(struct program *program, long a, long b, long c)
+{
+        struct area *area = &program->areas[0];
+
+        CHECK_OK(protect(program, 0, 20, WP_WATCH));
+        CHECK(!munmap(area->memory + 5 * PAGE_BYTES, 5 * PAGE_BYTES), "%m");
+        CHECK_OK(protect(program, 0, 20, WP_WATCH));
+        for (long page = 0; page < 20; page++)
+                if (page < 5 || page >= 10)
+                        program_store(program, 0, (long)at(page), 0);
+        CHECK(program_drain_events(program, 0, 0, 0) == 15, "another number of events than of pages");
+        CHECK_OK(protect(program, 0, 20, WP_WATCH));
+        CHECK_OK(release(program, 0, 20, 0));
+        for (long page = 0; page < 20; page++)
+                if (page < 5 || page >= 10)
+                        program_store(program, 0, (long)at(page), 0);
+        CHECK(program_drain_events(program, 0, 0, 0) == 0, "something is still protected");
+        return 0;
+}
+
 /* ------------------------------------------------------------------ writers against a protector */
 
 struct race_state {
@@ -528,6 +549,17 @@ static void bad_calls(uid_t uid)
         pair_end(&pair);
 }
 
+static void unmapped(uid_t uid)
+{
+        struct pair pair;
+
+        begin(&pair, uid, &kinds[0]);
+        CHECK_OK(client_do(&pair.clients[0], unmap_protected, 0, 0, 0));
+        client_kill(&pair.clients[0]);
+        client_stop(&pair.clients[1]);
+        service_end(&pair.service, SIGTERM);
+}
+
 static void race(uid_t uid)
 {
         for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
@@ -543,9 +575,9 @@ static void race(uid_t uid)
 }
 
 static const struct harness_test tests[] = {
-        HARNESS_BOTH(watch),    HARNESS_USER(merging),   HARNESS_USER(not_merged),
-        HARNESS_BOTH(hold),     HARNESS_USER(many_held), HARNESS_USER(ends),
-        HARNESS_USER(children), HARNESS_USER(bad_calls), HARNESS_USER(race),
+        HARNESS_BOTH(watch),     HARNESS_USER(merging), HARNESS_USER(not_merged), HARNESS_BOTH(hold),
+        HARNESS_USER(many_held), HARNESS_USER(ends),    HARNESS_USER(children),   HARNESS_USER(bad_calls),
+        HARNESS_USER(unmapped),  HARNESS_USER(race),
 };
 
 HARNESS_MAIN(tests)
