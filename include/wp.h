@@ -43,16 +43,15 @@ struct wp_region; /* one registered range of memory */
 #define WP_BOUND_MS(_milliseconds) ((uint64_t)(_milliseconds) << 32) /* 1 to 8191; 0, the default: 1000 */
 
 enum wp_event_type {
-        WP_EVENT_WRITE =
-                1, /* a merged page was written and is private again, or a watched page is written for the first time */
-        WP_EVENT_HELD,     /* a writer to a held page waits to be released; told of the first of each page */
-        WP_EVENT_MERGED,   /* reserved: pages are now shared */
-        WP_EVENT_UNMERGED, /* reserved: pages are private again, not by a write of their owner */
-        WP_EVENT_GONE,     /* reserved: a region ended without wp_unregister() */
+        WP_EVENT_WRITE = 1, /* a merged page was written and is private again, or a watched one is written */
+        WP_EVENT_HELD,      /* a writer to a held page waits to be released; told of the first of each page */
+        WP_EVENT_MERGED,    /* reserved: pages are now shared */
+        WP_EVENT_UNMERGED,  /* reserved: pages are private again, not by a write of their owner */
+        WP_EVENT_GONE,      /* reserved: a region ended without wp_unregister() */
         WP_EVENT_OVERRUN, /* the queue was full: what follows was folded into ranges, order and count are lost */
         WP_EVENT_DISCONNECTED, /* the daemon is gone; memory is intact, the library connects again by itself */
         WP_EVENT_RECONNECTED,  /* there is a daemon again, and it knows the regions, or soon will */
-        WP_EVENT_BROKEN, /* the bound of a hold was reached, and its writers go on: as after wp_release() of that page */
+        WP_EVENT_BROKEN,       /* writers of a held page reached their bound, and went on */
 };
 
 struct wp_event {
@@ -82,8 +81,7 @@ struct wp_merge_stat {
         uint64_t pages_examined; /* with content that may be merged, or that are */
         uint64_t pages_merged;   /* that were not before */
         uint64_t pages_zero;     /* given back to the kernel's zero page; were not before */
-        uint64_t
-                pages_failed; /* equal to others, but busy, refused or changed meanwhile: they are tried again later */
+        uint64_t pages_failed;   /* have an equal page, but were busy, refused or changed meanwhile */
 };
 
 /*
@@ -101,8 +99,9 @@ int wp_connect(const char *socket_path, struct wp_client **ret_client);
 struct wp_client *wp_disconnect(struct wp_client *client);
 
 /*
- * Registers [addr, addr+length): private anonymous, readable and writable memory. flags: WP_MERGE, WP_NOTIFY,
- * WP_LAZY. With WP_NOTIFY a first write waits for a thread of the library; otherwise for nobody.
+ * Registers [addr, addr+length): readable and writable memory, with WP_MERGE private and anonymous, without also that
+ * of a memfd or a tmpfs, private or shared. flags: WP_MERGE, WP_NOTIFY, WP_LAZY. With WP_NOTIFY a first write to a
+ * merged page waits for a thread of the library; otherwise for nobody.
  * The region belongs to the client and lives until wp_unregister() or wp_disconnect(), whatever the daemon does.
  */
 int wp_register(struct wp_client *client, void *addr, size_t length, uint64_t flags,

@@ -162,7 +162,7 @@ static void make_hot(struct shields *shields, uint64_t page)
                 *place = (struct shield_hot){.address = page, .used = true};
 }
 
-static enum shield_verdict wait(struct shields *shields, uint64_t page)
+static enum shield_verdict wait_there(struct shields *shields, uint64_t page)
 {
         for (unsigned i = 0; i < shields->n_held; i++)
                 if (shields->held[i].address == page && ++shields->held[i].n_waiters == SHIELD_CROWD &&
@@ -214,7 +214,7 @@ enum shield_verdict shields_judge(struct shields *shields, uint64_t address, uin
         case SHIELD_HELD:
                 return hold(shields, page_down(address), word, now_ns);
         case SHIELD_WAITED:
-                return wait(shields, page_down(address));
+                return wait_there(shields, page_down(address));
         }
         return SHIELD_UNKNOWN;
 }
