@@ -268,9 +268,11 @@ long program_include(struct program *program, long a, long b, long c)
 long program_stat(struct program *program, long a, long b, long c)
 {
         struct wp_region_stat stat;
+        int r = wp_region_stat(program->areas[a].region, &stat);
         uint64_t value;
 
-        CHECK_OK(wp_region_stat(program->areas[a].region, &stat));
+        if (r < 0)
+                return r; /* -ENOTCONN: the library has not heard yet that a new daemon knows the region */
         memcpy(&value, (const char *)&stat + b, sizeof(value));
         return (long)value;
 }
