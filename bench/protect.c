@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/measure.h"
 #include "util/bits.h"
 #include "util/clock.h"
 #include "wp.h"
@@ -97,7 +98,7 @@ static void protect(const struct memory *memory, size_t page, size_t n, uint64_t
 struct writer {
         const struct memory *memory;
         size_t first; /* page */
-        uint64_t sample_ns[SAMPLES];
+        uint32_t sample_ns[SAMPLES];
         _Atomic bool done;
 };
 
@@ -112,17 +113,10 @@ static void *writer_main(void *argument)
                 nanosleep(&(struct timespec){.tv_nsec = (long)GAP_NS}, NULL);
                 start = clock_now();
                 *byte = 2;
-                writer->sample_ns[i] = clock_now() - start;
+                writer->sample_ns[i] = (uint32_t)MIN(clock_now() - start, (uint64_t)UINT32_MAX);
         }
         atomic_store(&writer->done, true);
         return NULL;
-}
-
-static int compare(const void *a, const void *b)
-{
-        uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-        return x < y ? -1 : x > y;
 }
 
 struct latency {
@@ -150,9 +144,8 @@ static struct latency measure(const struct memory *memory, size_t first)
                                                 PAGE_BYTES));
         }
         pthread_join(thread, NULL);
-        qsort(writer.sample_ns, SAMPLES, sizeof(uint64_t), compare);
-        return (struct latency){.p50_us = (double)writer.sample_ns[SAMPLES / 2] / 1e3,
-                                .p99_us = (double)writer.sample_ns[SAMPLES * 99 / 100] / 1e3};
+        return (struct latency){.p50_us = measure_quantile(writer.sample_ns, SAMPLES, 500) / 1e3,
+                                .p99_us = measure_quantile(writer.sample_ns, SAMPLES, 990) / 1e3};
 }
 
 static void print(const char *what, struct latency latency)

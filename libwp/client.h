@@ -45,11 +45,12 @@ enum client_context {
         CONTEXT_TRACK,
         CONTEXT_GUARD,
         CONTEXT_STAGE,
-        CONTEXT_HOLD,
+        CONTEXT_HOLD, /* from here on they are the watcher's to read */
         CONTEXT_LAZY,
         CONTEXT_WATCH,
         CONTEXT_CROWD, /* the first of as many as there are places for hot pages, see shield.h */
         N_CONTEXTS = CONTEXT_CROWD + SHIELDS_MAX_HOT,
+        N_SERVED = N_CONTEXTS - CONTEXT_HOLD,
 };
 _Static_assert(N_CONTEXTS <= WIRE_MAX_FDS, "all contexts travel in one message");
 
@@ -81,14 +82,16 @@ struct client_request {
 };
 
 /* What the agent is asked to do for a thread of the program. */
+enum client_errand_kind {
+        ERRAND_GIVE_BACK, /* what is merged, without a daemon */
+        ERRAND_PROTECT,   /* with `word`; not if the connection of `epoch` is gone */
+        ERRAND_RELEASE,
+};
+
 struct client_errand {
         enum { ERRAND_NONE, ERRAND_WAITS, ERRAND_DONE } state;
-        enum {
-                ERRAND_GIVE_BACK, /* what is merged, without a daemon */
-                ERRAND_PROTECT,   /* with `word`; not if the connection of `epoch` is gone */
-                ERRAND_RELEASE,
-        } kind;
-        struct wp_region *region; /* of the protected range */
+        enum client_errand_kind kind;
+        struct wp_region *region; /* that the range is in */
         uintptr_t start;
         size_t length;
         uint64_t epoch;
@@ -183,10 +186,7 @@ struct wp_client {
         struct queue_producer producer;
         /* Of the watcher's own table, see watcher.c. */
         struct client_served {
-                int hold;
-                int lazy;
-                int watch;
-                int crowds[SHIELDS_MAX_HOT];
+                int contexts[N_SERVED];
                 int socket;
                 int spare; /* given up when a child's context finds no room */
         } served;
@@ -263,7 +263,7 @@ void *watcher_main(void *client);
 
 /* What the agent hands to the watcher, in copies; the descriptors remain the caller's. */
 enum watcher_news {
-        WATCHER_CONTEXTS = 1, /* from hold on */
+        WATCHER_CONTEXTS = 1, /* N_SERVED, from hold on */
         WATCHER_SOCKET,       /* a new connection */
         WATCHER_GRANDCHILD,   /* the context of a grandchild, which the daemon has, too */
 };
@@ -306,10 +306,15 @@ size_t protect_count(struct wp_region *region);
 /* Whether any page of the range is. */
 bool protect_touches(struct wp_client *client, uintptr_t start, size_t length);
 
-/* region.c: what a call on a part of a region begins with; and asking the daemon, -ENOTCONN if it does not know the region. */
+/*
+ * region.c: what a call on a part of a region begins with; asking the daemon, -ENOTCONN if it does not know the region; and
+ * letting the agent do an errand that needs no more than the range.
+ */
 int region_check_range(struct wp_region *region, size_t offset, size_t length) wp_check;
 int region_call(struct wp_region *region, enum wire_type type, size_t offset, size_t length,
                 struct wire_reply *ret_reply) wp_check;
+int region_run_errand(struct wp_region *region, enum client_errand_kind kind, size_t offset,
+                      size_t length) wp_check;
 
 /*
  * Calls `visit` for each mapping of a pool that intersects [start, end), in order of address and cut to that range, until it

@@ -294,8 +294,7 @@ static void take_accepted(struct wp_client *client)
                 return;
         }
         if (!client->contexts_ready)
-                watcher_hand(client, WATCHER_CONTEXTS, &client->context_fds[CONTEXT_HOLD],
-                             N_CONTEXTS - CONTEXT_HOLD);
+                watcher_hand(client, WATCHER_CONTEXTS, &client->context_fds[CONTEXT_HOLD], N_SERVED);
         client->contexts_ready = true;
         link_up(client);
 }

@@ -74,19 +74,29 @@ static int take_plain(const struct passage *passage, uintptr_t start, size_t len
         return r;
 }
 
+/*
+ * A mapping of the pool from hold to lazy or the other way; nothing of it is protected afterwards. EINVAL: it is not in the one,
+ * but in the other already, by an earlier attempt or registration.
+ */
+static int exchange(int from, int to, uintptr_t start, size_t length)
+{
+        int r = uffd_unregister(from, start, length);
+
+        if (r < 0 && r != -EINVAL)
+                return r;
+        r = uffd_register(to, start, length, HOLD_MODES);
+        if (r < 0)
+                (void)!uffd_register(from, start, length, HOLD_MODES);
+        return r;
+}
+
 static int take_pooled(const struct passage *passage, uintptr_t start, size_t length)
 {
         struct wp_client *client = passage->client;
-        int lazy = context(client, CONTEXT_LAZY), r = 0;
+        int r = 0;
 
         if (passage->lazy)
-                r = uffd_unregister(lazy, start, length);
-        /* Merged by an earlier registration, it may be under hold already. */
-        if (passage->lazy && (r >= 0 || r == -EINVAL)) {
-                r = uffd_register(context(client, CONTEXT_HOLD), start, length, HOLD_MODES);
-                if (r < 0)
-                        (void)!uffd_register(lazy, start, length, HOLD_MODES);
-        }
+                r = exchange(context(client, CONTEXT_LAZY), context(client, CONTEXT_HOLD), start, length);
         if (r >= 0)
                 shields_set(&client->shields, start, length, shield_make(SHIELD_SPENT, 0));
         return r;
@@ -191,28 +201,19 @@ static int let_writers_go(struct wp_client *client, uintptr_t start, size_t leng
         return r;
 }
 
-static int return_to_lazy(struct wp_client *client, uintptr_t start, size_t length)
-{
-        int lazy = context(client, CONTEXT_LAZY);
-        int r = uffd_unregister(context(client, CONTEXT_HOLD), start, length);
-
-        if (r >= 0)
-                r = uffd_register(lazy, start, length, HOLD_MODES);
-        return r < 0 ? r : uffd_write_protect(lazy, start, length, true);
-}
-
 static int drop_pooled(const struct passage *passage, uintptr_t start, size_t length)
 {
         struct wp_client *client = passage->client;
-        int hold = context(client, CONTEXT_HOLD), r;
+        int hold = context(client, CONTEXT_HOLD), lazy = context(client, CONTEXT_LAZY), r;
 
         if (passage->lazy)
-                r = return_to_lazy(client, start, length);
+                r = exchange(hold, lazy, start, length);
         else
                 r = let_writers_go(client, start, length);
+        if (r >= 0 && passage->lazy)
+                r = uffd_write_protect(lazy, start, length, true);
         if (r >= 0)
-                r = unprotect_copied(client, passage->lazy ? context(client, CONTEXT_LAZY) : hold, start,
-                                     length);
+                r = unprotect_copied(client, passage->lazy ? lazy : hold, start, length);
         if (r == -EAGAIN)
                 return r;
         (void)!uffd_wake(hold, start, length);
@@ -243,20 +244,22 @@ static int pass_run(struct passage *passage, uintptr_t start, uintptr_t end)
         return r;
 }
 
-/* All runs of the range that are protected by now, or all that are not. */
-static int pass(struct passage *passage, bool protected, uintptr_t start, size_t length)
+/* Takes in what of the range is not protected, or drops what is. */
+static int pass(struct wp_client *client, bool taking, uint64_t flags, uintptr_t start, size_t length)
 {
-        struct shields *shields = &passage->client->shields;
-        uintptr_t end = start + length, next;
+        struct passage passage = {.client = client,
+                                  .tracked = flags & WP_MERGE,
+                                  .lazy = !(flags & WP_NOTIFY),
+                                  .plain = taking ? take_plain : drop_plain,
+                                  .pooled = taking ? take_pooled : drop_pooled};
         int r = 0;
 
-        for (uintptr_t at = start; at < end && r >= 0; at = next) {
-                bool is = shields_touch(shields, at, PAGE_BYTES);
+        for (uintptr_t at = start, end = start + length, next; at < end && r >= 0; at = next) {
+                bool protected;
 
-                for (next = at + PAGE_BYTES; next < end && shields_touch(shields, next, PAGE_BYTES) == is;)
-                        next += PAGE_BYTES;
-                if (is == protected)
-                        r = pass_run(passage, at, next);
+                next = shields_run_end(&client->shields, at, end, &protected);
+                if (protected != taking)
+                        r = pass_run(&passage, at, next);
         }
         return r;
 }
@@ -265,24 +268,12 @@ static int pass(struct passage *passage, bool protected, uintptr_t start, size_t
 
 static int drop(struct wp_client *client, uint64_t flags, uintptr_t start, size_t length)
 {
-        struct passage passage = {.client = client,
-                                  .tracked = flags & WP_MERGE,
-                                  .lazy = !(flags & WP_NOTIFY),
-                                  .plain = drop_plain,
-                                  .pooled = drop_pooled};
-
-        return pass(&passage, true, start, length);
+        return pass(client, false, flags, start, length);
 }
 
 static int take(struct wp_client *client, uint64_t flags, uintptr_t start, size_t length)
 {
-        struct passage passage = {.client = client,
-                                  .tracked = flags & WP_MERGE,
-                                  .lazy = !(flags & WP_NOTIFY),
-                                  .plain = take_plain,
-                                  .pooled = take_pooled};
-
-        return pass(&passage, false, start, length);
+        return pass(client, true, flags, start, length);
 }
 
 /* Hot pages get their places, unless they are protected now: by a wp_protect() that no write and no release has followed. */
@@ -385,14 +376,6 @@ void protect_break_all(struct wp_client *client)
 
 /* ------------------------------------------------------------------ the program's part */
 
-static int give_up(struct wp_region *region, size_t offset, size_t length)
-{
-        return client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_RELEASE,
-                                                                         .region = region,
-                                                                         .start = region->start + offset,
-                                                                         .length = length});
-}
-
 /* What was taken in before is only armed again: 1; 0: some of it was not. */
 static int arm_again(struct wp_client *client, uintptr_t start, size_t length, shield_word word)
 {
@@ -489,7 +472,7 @@ wp_export int wp_protect(struct wp_region *region, size_t offset, size_t length,
                 return explain(-ENOTCONN);
         r = arm_again(client, region->start + offset, length, word);
         if (r < 0)
-                (void)!give_up(region, offset, length);
+                (void)!region_run_errand(region, ERRAND_RELEASE, offset, length);
         return r ? explain(MIN(r, 0)) : protect_anew(region, offset, length, word, epoch);
 }
 
@@ -499,7 +482,7 @@ wp_export int wp_release(struct wp_region *region, size_t offset, size_t length)
 
         if (r < 0 || !protect_touches(region->client, region->start + offset, length))
                 return r;
-        r = give_up(region, offset, length);
+        r = region_run_errand(region, ERRAND_RELEASE, offset, length);
         if (r >= 0 && region->flags & WP_MERGE)
                 (void)!region_call(region, WIRE_RELEASE, offset, length, NULL);
         return explain(r);
@@ -508,7 +491,7 @@ wp_export int wp_release(struct wp_region *region, size_t offset, size_t length)
 void protect_leave(struct wp_region *region)
 {
         if (protect_touches(region->client, region->start, region->length))
-                (void)!give_up(region, 0, region->length);
+                (void)!region_run_errand(region, ERRAND_RELEASE, 0, region->length);
 }
 
 void protect_forget(struct wp_client *client, const struct wp_region *region)

@@ -129,9 +129,9 @@ wp_export int wp_register(struct wp_client *client, void *addr, size_t length, u
         return 0;
 }
 
-static int give_back(struct wp_region *region, size_t offset, size_t length)
+int region_run_errand(struct wp_region *region, enum client_errand_kind kind, size_t offset, size_t length)
 {
-        return client_run_errand(region->client, &(struct client_errand){.kind = ERRAND_GIVE_BACK,
+        return client_run_errand(region->client, &(struct client_errand){.kind = kind,
                                                                          .region = region,
                                                                          .start = region->start + offset,
                                                                          .length = length});
@@ -167,7 +167,7 @@ static void end_leaving(struct wp_region *region)
 /* Without a daemon what is merged can be given back all the same. */
 static int unregister_alone(struct wp_region *region)
 {
-        int r = give_back(region, 0, region->length);
+        int r = region_run_errand(region, ERRAND_GIVE_BACK, 0, region->length);
 
         return r < 0 ? client_fail(r, "not enough memory to make the pages private") : 0;
 }
@@ -260,7 +260,7 @@ wp_export int wp_exclude(struct wp_region *region, size_t offset, size_t length)
                 return r;
         r = region_call(region, WIRE_EXCLUDE, offset, length, NULL);
         if (r == -ENOTCONN)
-                r = give_back(region, offset, length);
+                r = region_run_errand(region, ERRAND_GIVE_BACK, offset, length);
         if (r < 0)
                 restore_excluded(region, offset, length, before);
         client_unmap(before, excluded_bytes(region));
@@ -311,7 +311,7 @@ wp_export int wp_unmerge(struct wp_region *region, size_t offset, size_t length)
         if (r >= 0)
                 r = region_call(region, WIRE_UNMERGE, offset, length, NULL);
         if (r == -ENOTCONN)
-                r = give_back(region, offset, length);
+                r = region_run_errand(region, ERRAND_GIVE_BACK, offset, length);
         return r;
 }
 

@@ -102,6 +102,18 @@ bool shields_touch(struct shields *shields, uint64_t start, uint64_t length)
         return false;
 }
 
+uint64_t shields_run_end(struct shields *shields, uint64_t start, uint64_t end, bool *ret_protected)
+{
+        const struct shield *shield = shields_find(shields, start);
+        bool protected = shield && shield_state_of(*word_at(shield, start)) != SHIELD_NONE;
+        uint64_t address = shield ? start + PAGE_BYTES : end;
+
+        while (address < end && (shield_state_of(*word_at(shield, address)) != SHIELD_NONE) == protected)
+                address += PAGE_BYTES;
+        *ret_protected = protected;
+        return address;
+}
+
 size_t shields_count(struct shields *shields, uint64_t address)
 {
         const struct shield *shield = shields_find(shields, address);

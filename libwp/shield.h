@@ -94,6 +94,9 @@ shield_word *shields_remove(struct shields *shields, struct shield *shield);
 bool shields_cover(struct shields *shields, uint64_t start, uint64_t length);
 bool shields_touch(struct shields *shields, uint64_t start, uint64_t length);
 
+/* The end of the run of pages from `start` on that all have one, or all have none, and which; the range leaves no shield. */
+uint64_t shields_run_end(struct shields *shields, uint64_t start, uint64_t end, bool *ret_protected);
+
 /* How many pages of the shield at this address do. */
 size_t shields_count(struct shields *shields, uint64_t address);
 

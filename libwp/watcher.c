@@ -128,19 +128,30 @@ static void tell_fault(struct wp_client *client, enum wp_event_type type, const 
 
 /* ------------------------------------------------------------------ children */
 
-/* Of what the program protects and is not merged. */
-static bool is_watch(const struct wp_client *client, int fd)
+static int served(const struct wp_client *client, enum client_context which)
 {
-        bool is = fd == client->served.watch;
+        return client->served.contexts[which - CONTEXT_HOLD];
+}
 
-        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
-                is |= fd == client->served.crowds[i];
+/* Whether it is one of ours, from this one on. */
+static bool is_from(const struct wp_client *client, int fd, enum client_context first)
+{
+        bool is = false;
+
+        for (enum client_context which = first; which < N_CONTEXTS; which++)
+                is |= fd == served(client, which);
         return is;
 }
 
 static bool is_own(const struct wp_client *client, int fd)
 {
-        return fd == client->served.hold || fd == client->served.lazy || is_watch(client, fd);
+        return is_from(client, fd, CONTEXT_HOLD);
+}
+
+/* Of what the program protects and is not merged. */
+static bool is_watch(const struct wp_client *client, int fd)
+{
+        return is_from(client, fd, CONTEXT_WATCH);
 }
 
 /* True when the daemon has it now. */
@@ -207,11 +218,8 @@ static void take_handed(struct wp_client *client)
         while (wire_receive(client->channel_end_fd, buffer, fds, &n_fds, false) > 0) {
                 pthread_mutex_lock(&client->serving);
                 if (message->type == WATCHER_CONTEXTS) {
-                        take_fd(&client->served.hold, fds[0]);
-                        take_fd(&client->served.lazy, fds[1]);
-                        take_fd(&client->served.watch, fds[2]);
-                        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
-                                take_fd(&client->served.crowds[i], fds[3 + i]);
+                        for (unsigned i = 0; i < N_SERVED; i++)
+                                take_fd(&client->served.contexts[i], fds[i]);
                 } else if (message->type == WATCHER_SOCKET) {
                         take_fd(&client->served.socket, fds[0]);
                 } else if (client->n_children < CLIENT_MAX_CHILDREN) {
@@ -314,20 +322,21 @@ static void serve_fault(struct wp_client *client, int fd, const struct uffd_msg 
                 tell_fault(client, WP_EVENT_WRITE, message);
 }
 
-/* In whichever context it is. */
-static void wake_page(struct wp_client *client, uint64_t address)
+/* Lets the writers of a protected page go on, in whichever context it is. If it cannot be unprotected now they come back. */
+static void let_go(struct wp_client *client, uint64_t address)
 {
         int place = shields_place(&client->shields, address);
 
-        (void)!uffd_wake(place < 0 ? client->served.watch : client->served.crowds[place], address,
+        (void)!uffd_write_protect(served(client, CONTEXT_WATCH), address, PAGE_BYTES, false);
+        (void)!uffd_wake(served(client, place < 0 ? CONTEXT_WATCH : CONTEXT_CROWD + place), address,
                          PAGE_BYTES);
-        (void)!uffd_wake(client->served.hold, address, PAGE_BYTES);
+        (void)!uffd_wake(served(client, CONTEXT_HOLD), address, PAGE_BYTES);
 }
 
-/* Writers that have waited for as long as they may. */
-static void break_overdue(struct wp_client *client)
+/* Writers that have waited for as long as they may. Returns until when the first of the others may wait. */
+static uint64_t break_overdue(struct wp_client *client)
 {
-        uint64_t address;
+        uint64_t address, deadline_ns;
 
         pthread_mutex_lock(&client->serving);
         while (shields_overdue(&client->shields, clock_now(), &address)) {
@@ -335,11 +344,11 @@ static void break_overdue(struct wp_client *client)
                                                            .address = address,
                                                            .length = PAGE_BYTES,
                                                            .time_ns = clock_now()});
-                /* If it cannot be unprotected now, its writers come back and are let go. */
-                (void)!uffd_write_protect(client->served.watch, address, PAGE_BYTES, false);
-                wake_page(client, address);
+                let_go(client, address);
         }
+        deadline_ns = shields_deadline(&client->shields);
         pthread_mutex_unlock(&client->serving);
+        return deadline_ns;
 }
 
 static void serve_messages(struct wp_client *client, int hold_fd, const struct uffd_msg *messages, int n)
@@ -390,7 +399,7 @@ static void serve_context(struct wp_client *client, int hold_fd)
 
 struct watched {
         unsigned n;
-        struct pollfd polled[4 + SHIELDS_MAX_HOT + CLIENT_MAX_CHILDREN];
+        struct pollfd polled[1 + N_SERVED + CLIENT_MAX_CHILDREN];
 };
 
 static void watch(struct watched *watched, int fd)
@@ -402,11 +411,8 @@ static void list_contexts(struct wp_client *client, struct watched *watched)
 {
         watched->n = 0;
         watch(watched, client->watcher_fd);
-        watch(watched, client->served.hold);
-        watch(watched, client->served.lazy);
-        watch(watched, client->served.watch);
-        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
-                watch(watched, client->served.crowds[i]);
+        for (unsigned i = 0; i < N_SERVED; i++)
+                watch(watched, client->served.contexts[i]);
         pthread_mutex_lock(&client->serving);
         for (unsigned i = 0; i < client->n_children; i++)
                 watch(watched, client->children[i].fd);
@@ -499,27 +505,23 @@ static bool folded(struct wp_client *client)
         return any;
 }
 
-/* Until the first writer may wait no longer; or INT_MAX. */
-static int bound(struct wp_client *client)
+/* How long there is nothing to do, but for `deadline_ns`: milliseconds, or -1. */
+static int patience(struct wp_client *client, bool all_told, uint64_t deadline_ns)
 {
-        uint64_t deadline_ns, now_ns = clock_now();
+        uint64_t now_ns, milliseconds = UINT64_MAX;
 
-        pthread_mutex_lock(&client->serving);
-        deadline_ns = shields_deadline(&client->shields);
-        pthread_mutex_unlock(&client->serving);
-        if (deadline_ns == UINT64_MAX)
-                return INT_MAX;
-        return deadline_ns <= now_ns ? 0 : (int)((deadline_ns - now_ns) / NSEC_PER_MSEC + 1);
-}
-
-/* How long there is nothing to do: milliseconds, or INT_MAX. */
-static int patience(struct wp_client *client, bool all_told)
-{
         if (faults_of(client)->n_faults || folded(client) || client->lost || client->found)
-                return FLUSH_MILLISECS;
-        if (!all_told)
-                return TELL_MILLISECS;
-        return atomic_load(&client->lingering) ? LINGER_MILLISECS : INT_MAX;
+                milliseconds = FLUSH_MILLISECS;
+        else if (!all_told)
+                milliseconds = TELL_MILLISECS;
+        else if (atomic_load(&client->lingering))
+                milliseconds = LINGER_MILLISECS;
+        if (deadline_ns != UINT64_MAX) {
+                now_ns = clock_now();
+                milliseconds = MIN(milliseconds,
+                                   deadline_ns <= now_ns ? 0 : (deadline_ns - now_ns) / NSEC_PER_MSEC + 1);
+        }
+        return milliseconds == UINT64_MAX ? -1 : (int)milliseconds;
 }
 
 static void flush_folded(struct wp_client *client)
@@ -539,14 +541,12 @@ static void watch_memory(struct wp_client *client)
         bool all_told = true;
 
         for (;;) {
-                int n_ready, timeout;
+                int n_ready;
 
                 if (client->n_children >= client->forget_at)
                         forget_dead(client);
                 list_contexts(client, &watched);
-                timeout = MIN(patience(client, all_told), bound(client));
-                n_ready = poll(watched.polled, watched.n, timeout == INT_MAX ? -1 : timeout);
-                break_overdue(client);
+                n_ready = poll(watched.polled, watched.n, patience(client, all_told, break_overdue(client)));
                 if (watched.polled[0].revents) {
                         client_silence(client->watcher_fd);
                         take_handed(client);
@@ -621,12 +621,11 @@ static void isolate(struct wp_client *client)
 static void close_served(struct wp_client *client)
 {
         struct client_served *served = &client->served;
-        int *fds[] = {&served->hold, &served->lazy, &served->watch, &served->socket, &served->spare};
 
-        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
-                *fds[i] = fd_close(*fds[i]);
-        for (unsigned i = 0; i < SHIELDS_MAX_HOT; i++)
-                served->crowds[i] = fd_close(served->crowds[i]);
+        for (unsigned i = 0; i < N_SERVED; i++)
+                served->contexts[i] = fd_close(served->contexts[i]);
+        served->socket = fd_close(served->socket);
+        served->spare = fd_close(served->spare);
         while (client->n_children > 0)
                 fd_close(client->children[--client->n_children].fd);
 }

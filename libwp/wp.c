@@ -361,11 +361,13 @@ static struct wp_client *client_new(void)
         client->pagemap_fd = client->mem_fd = client->maps_fd = -EBADF;
         client->event_fd = client->agent_fd = client->watcher_fd = -EBADF;
         client->channel_fd = client->channel_end_fd = -EBADF;
-        client->served = (struct client_served){-EBADF, -EBADF, -EBADF, {-EBADF, -EBADF}, -EBADF, -EBADF};
+        client->served.socket = client->served.spare = -EBADF;
         sem_init(&client->verdict, 0, 0);
         sem_init(&client->released, 0, 0);
         for (unsigned i = 0; i < N_CONTEXTS; i++)
                 client->context_fds[i] = -EBADF;
+        for (unsigned i = 0; i < N_SERVED; i++)
+                client->served.contexts[i] = -EBADF;
         pthread_mutex_init(&client->lock, NULL);
         pthread_mutex_init(&client->queue_lock, NULL);
         pthread_mutex_init(&client->serving, NULL);

@@ -161,6 +161,8 @@ void task_inspected(struct merger *merger, struct inspection *inspection);
 void task_free(struct task *task);
 void task_advance(struct merger *merger, struct member *member);
 void task_abandon(struct merger *merger, struct member *member);
+/* Whether content of a run of the region is being stored. */
+bool task_storing(const struct merger *merger, const struct region *region);
 /* The page is known to be private: it no longer counts as a sharer. */
 void task_copied(struct region *region, uint32_t page);
 /* Ends a region of a member, and the region itself. */

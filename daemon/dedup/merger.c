@@ -353,13 +353,10 @@ static bool under_way(const struct merger *merger, const struct region *region)
 {
         const struct member *member = member_of(region);
 
-        list_for_each(link, &merger->round.storing)
-                if (list_entry(link, struct run, link)->region == region)
-                        return true;
         list_for_each(link, &member->queue)
                 if (list_entry(link, struct run, link)->region == region)
                         return true;
-        return member_region_in_flight(member, region);
+        return task_storing(merger, region) || member_region_in_flight(member, region);
 }
 
 static void merging_free(struct merger *merger, struct merging *merging)

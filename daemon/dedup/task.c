@@ -326,7 +326,7 @@ static void withdraw_queued(struct member *member, const struct region *region)
         }
 }
 
-static bool storing(const struct merger *merger, const struct region *region)
+bool task_storing(const struct merger *merger, const struct region *region)
 {
         list_for_each(link, &merger->round.storing)
                 if (list_entry(link, struct run, link)->region == region)
@@ -441,7 +441,7 @@ static bool task_step(struct merger *merger, struct member *member, struct task 
         task->region->closing = true;
         if (!task->giving_back) {
                 withdraw_queued(member, task->region);
-                if (member_region_in_flight(member, task->region) || storing(merger, task->region))
+                if (member_region_in_flight(member, task->region) || task_storing(merger, task->region))
                         return false;
                 if (task->kind != TASK_PROTECT)
                         give_back(member, task);

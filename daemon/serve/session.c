@@ -751,11 +751,10 @@ static bool range_fits(const struct region *region, const struct wire_range *mes
                message->offset <= bytes && message->length <= bytes - message->offset;
 }
 
-static int start_task(struct session *session, struct region *region, const struct wire_range *message)
+static int start_task(struct session *session, struct region *region, const struct wire_range *message,
+                      uint32_t page, uint32_t n_pages)
 {
         struct merger *merger = session->server->context.merger;
-        uint32_t page = (uint32_t)(message->offset >> PAGE_SHIFT),
-                 n_pages = (uint32_t)(message->length >> PAGE_SHIFT);
         struct call *call = call_new(session, &message->header);
         int r;
 
@@ -800,7 +799,8 @@ static void merge_done(void *context, int error, const struct merger_merge_stat 
         server->context.changed(server->context.callback_context);
 }
 
-static int start_merging(struct session *session, struct region *region, const struct wire_range *message)
+static int start_merging(struct session *session, struct region *region, const struct wire_range *message,
+                         uint32_t page, uint32_t n_pages)
 {
         struct merger *merger = session->server->context.merger;
         struct call *call;
@@ -813,8 +813,7 @@ static int start_merging(struct session *session, struct region *region, const s
         call = call_new(session, &message->header);
         if (!call)
                 return send_reply(session, message->header.serial, -ENOMEM, "out of memory");
-        r = merger_merge(merger, region, (uint32_t)(message->offset >> PAGE_SHIFT),
-                         (uint32_t)(message->length >> PAGE_SHIFT), merge_done, call);
+        r = merger_merge(merger, region, page, n_pages, merge_done, call);
         if (r < 0) {
                 call_free(call);
                 return send_reply(session, message->header.serial, r,
@@ -843,9 +842,9 @@ static int handle_range(struct session *session, const struct wire_range *messag
         else if (message->header.type == WIRE_RELEASE)
                 merger_release(merger, region, page, n_pages);
         else if (message->header.type == WIRE_MERGE)
-                return start_merging(session, region, message);
+                return start_merging(session, region, message, page, n_pages);
         else
-                return start_task(session, region, message);
+                return start_task(session, region, message, page, n_pages);
         return send_reply(session, serial, 0, NULL);
 }
 

@@ -133,23 +133,36 @@ static bool child_without_connection(const struct worker *worker)
         return worker->depth && !worker->client->wp;
 }
 
+/* Between these the connection and the registration of the area stay as they are. False: that is not possible now. */
+static bool enter_registration(struct worker *worker, struct area *area)
+{
+        if (!gate_enter(&worker->client->connection))
+                return false;
+        if (gate_enter(&area->registration))
+                return true;
+        gate_leave(&worker->client->connection);
+        return false;
+}
+
+static void leave_registration(struct worker *worker, struct area *area)
+{
+        gate_leave(&area->registration);
+        gate_leave(&worker->client->connection);
+}
+
 bool exclusion_begin(struct worker *worker, const struct range *range)
 {
         struct area *area = range->area;
         size_t offset, length;
-        int r = -EBUSY;
+        int r;
 
         if (child_without_connection(worker))
                 return true;
-        if (!gate_enter(&worker->client->connection))
+        if (!enter_registration(worker, area))
                 return false;
-        if (gate_enter(&area->registration)) {
-                r = registered_part(range, &offset, &length) ? exclude(range, offset, length) : 0;
-                if (r < 0)
-                        gate_leave(&area->registration);
-        }
+        r = registered_part(range, &offset, &length) ? exclude(range, offset, length) : 0;
         if (r < 0)
-                gate_leave(&worker->client->connection);
+                leave_registration(worker, area);
         return r == 0;
 }
 
@@ -163,8 +176,7 @@ void exclusion_end(struct worker *worker, const struct range *range)
         /* Some parts stay excluded until the area is registered anew. */
         if (registered_part(range, &offset, &length) && draw(worker, 4))
                 expect_errno(wp_include(area->region, offset, length), "wp_include", EOPNOTSUPP, EDQUOT);
-        gate_leave(&area->registration);
-        gate_leave(&worker->client->connection);
+        leave_registration(worker, area);
 }
 
 /* Excluded memory stays as it is, and works. */
@@ -209,17 +221,14 @@ void op_watch(struct worker *worker, struct area *area)
         size_t offset, length;
         struct range range;
 
-        if (child_without_connection(worker) || !gate_enter(&worker->client->connection))
+        if (child_without_connection(worker) || !enter_registration(worker, area))
                 return;
-        if (gate_enter(&area->registration)) {
-                if (range_take(worker, area, MAX_WATCHED_PAGES, true, &range)) {
-                        if (registered_part(&range, &offset, &length))
-                                write_protected(worker, &range, offset, length);
-                        range_give(worker, &range);
-                }
-                gate_leave(&area->registration);
+        if (range_take(worker, area, MAX_WATCHED_PAGES, true, &range)) {
+                if (registered_part(&range, &offset, &length))
+                        write_protected(worker, &range, offset, length);
+                range_give(worker, &range);
         }
-        gate_leave(&worker->client->connection);
+        leave_registration(worker, area);
 }
 
 /* EBUSY: another call changes the region, or some of it is protected. */
@@ -239,40 +248,32 @@ void op_ask(struct worker *worker, struct area *area)
         size_t offset, length;
         struct range range;
 
-        if (child_without_connection(worker) || !gate_enter(&worker->client->connection))
+        if (child_without_connection(worker) || !enter_registration(worker, area))
                 return;
-        if (gate_enter(&area->registration)) {
-                if (range_take(worker, area, SIZE_MAX, false, &range)) {
-                        if (registered_part(&range, &offset, &length))
-                                merge_or_unmerge(area, merge, offset, length);
-                        range_verify(worker, &range,
-                                     merge ? "after it was merged" : "after it was given back");
-                        range_give(worker, &range);
-                }
-                gate_leave(&area->registration);
+        if (range_take(worker, area, SIZE_MAX, false, &range)) {
+                if (registered_part(&range, &offset, &length))
+                        merge_or_unmerge(area, merge, offset, length);
+                range_verify(worker, &range, merge ? "after it was merged" : "after it was given back");
+                range_give(worker, &range);
         }
-        gate_leave(&worker->client->connection);
+        leave_registration(worker, area);
 }
 
 /* Figures add up, whenever they are asked for. */
 void op_stat(struct worker *worker, struct area *area)
 {
-        struct client *client = worker->client;
         struct wp_region_stat stat;
         int r;
 
-        if (!gate_enter(&client->connection))
+        if (!enter_registration(worker, area))
                 return;
-        if (gate_enter(&area->registration)) {
-                r = area->region ? wp_region_stat(area->region, &stat) : -ENOTCONN;
-                expect_errno(r, "wp_region_stat", ENOTCONN, ENOTCONN);
-                if (r == 0)
-                        EXPECT(stat.pages == area->region_pages && stat.pages_merged <= stat.pages_resident &&
-                                       stat.pages_resident <= stat.pages,
-                               "wp_region_stat: %llu pages, %llu resident, %llu merged; %zu were registered",
-                               (unsigned long long)stat.pages, (unsigned long long)stat.pages_resident,
-                               (unsigned long long)stat.pages_merged, area->region_pages);
-                gate_leave(&area->registration);
-        }
-        gate_leave(&client->connection);
+        r = area->region ? wp_region_stat(area->region, &stat) : -ENOTCONN;
+        expect_errno(r, "wp_region_stat", ENOTCONN, ENOTCONN);
+        if (r == 0)
+                EXPECT(stat.pages == area->region_pages && stat.pages_merged <= stat.pages_resident &&
+                               stat.pages_resident <= stat.pages,
+                       "wp_region_stat: %llu pages, %llu resident, %llu merged; %zu were registered",
+                       (unsigned long long)stat.pages, (unsigned long long)stat.pages_resident,
+                       (unsigned long long)stat.pages_merged, area->region_pages);
+        leave_registration(worker, area);
 }

@@ -233,6 +233,24 @@ static uint64_t naive_deadline(const struct naive *naive)
         return first;
 }
 
+static bool naive_protected(const struct naive *naive, unsigned region, size_t page)
+{
+        return naive->added[region] && naive->pages[region][page].state != SHIELD_NONE;
+}
+
+static void check_run(const struct naive *naive, unsigned region, size_t page, size_t n)
+{
+        uint64_t start = region_start(region);
+        size_t end = page + 1;
+        bool protected;
+
+        while (end < page + n && naive_protected(naive, region, end) == naive_protected(naive, region, page))
+                end++;
+        assert_int_equal(shields_run_end(&shields, start + PAGE(page), start + PAGE(page + n), &protected),
+                         start + PAGE(end));
+        assert_int_equal(protected, naive_protected(naive, region, page));
+}
+
 static void check_range(const struct naive *naive, unsigned region, size_t page, size_t n)
 {
         uint64_t start = region_start(region) + PAGE(page);
@@ -247,6 +265,7 @@ static void check_range(const struct naive *naive, unsigned region, size_t page,
         assert_int_equal(shields_cover(&shields, start, PAGE(n)), naive->added[region] && n_protected == n);
         assert_int_equal(shields_touch(&shields, start, PAGE(n)), n_protected > 0);
         assert_int_equal(shields_count(&shields, start), n_all);
+        check_run(naive, region, page, n);
 }
 
 static void test_random(void **state)
