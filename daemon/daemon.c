@@ -18,6 +18,7 @@
 
 #include "dedup/merger.h"
 #include "fault/service.h"
+#include "kernel/numa.h"
 #include "kernel/poolfile.h"
 #include "kernel/uffd.h"
 #include "process/notify.h"
@@ -48,6 +49,7 @@ struct daemon {
         int pagemap_fd;            /* our own */
         struct notify_pools pools; /* of the daemon before this one, as the service manager kept them */
         uint64_t max_map_count;
+        struct nodes nodes;     /* NUMA */
         bool own_client_socket; /* bound here, to be unlinked at the end */
         bool own_control_socket;
         struct account account;
@@ -82,6 +84,10 @@ static struct merger_settings settings_from(const struct daemon *daemon)
                 .min_run_pages = (uint32_t)config->min_run_pages,
                 .pool_max_pages = config->pool_max_bytes >> PAGE_SHIFT,
                 .max_map_count = daemon->max_map_count,
+                .nodes = daemon->nodes,
+                .nodes_policy = {.across = config->merge_across_nodes,
+                                 .max_replicas = (uint32_t)config->max_node_replicas,
+                                 .hot_sharers = (uint32_t)config->replica_min_sharers},
         };
 }
 
@@ -423,9 +429,23 @@ static uint64_t read_max_map_count(void)
         return value ? value : DEFAULT_MAX_MAPS;
 }
 
+static struct nodes read_nodes(void)
+{
+        struct nodes nodes = NODES_INIT;
+        char list[256];
+        int r = numa_list(list, sizeof(list));
+
+        if (r >= 0)
+                r = nodes_parse(list, &nodes);
+        if (r < 0 && r != -ENOENT)
+                log_warning("NUMA nodes are not told apart: %s", strerror(-r));
+        return nodes;
+}
+
 static int open_privileged(struct daemon *daemon)
 {
         daemon->max_map_count = read_max_map_count();
+        daemon->nodes = read_nodes();
         daemon->uffd_device_fd = uffd_open_device();
         if (daemon->uffd_device_fd < 0) {
                 log_error("/dev/userfaultfd: %s (see wpd --check)", strerror(-daemon->uffd_device_fd));

@@ -224,6 +224,16 @@ void region_retry_refused(struct region *region)
         region->n_refused = 0;
 }
 
+void region_retry_candidates(struct region *region)
+{
+        for (uint32_t page = 0; region->count[PAGE_CANDIDATE] && page < region->n_pages; page++)
+                if (!region_chunk(region, page))
+                        page = region_chunk_last(region, page);
+                else if (region_state(region, page) == PAGE_CANDIDATE)
+                        region_set_state(region, page, PAGE_TRACKED, 0);
+        region->n_refused = 0;
+}
+
 static unsigned patience_level(const struct region *region, uint32_t page)
 {
         return (region_flags(region, page) & PAGE_F_WAIT) >> PAGE_F_LEVEL_SHIFT;

@@ -137,6 +137,8 @@ void region_mark_failed(struct region *region, uint32_t page);
 /* Marks a candidate whose match was refused; and has all such pages read again. */
 void region_mark_refused(struct region *region, uint32_t page);
 void region_retry_refused(struct region *region);
+/* Has all candidates read again. */
+void region_retry_candidates(struct region *region);
 
 /* Whether the page shares one of a pool, which giving it back ends. */
 static inline bool region_shares(const struct region *region, uint32_t page)

@@ -164,6 +164,14 @@ int domain_anchor(struct domain *domain, uint32_t slot, uint32_t *ret_anchor)
         return 1;
 }
 
+void domain_unanchor(struct domain *domain, uint32_t slot)
+{
+        struct pool_anchor *anchor = pool_anchor(&domain->pool, slot / POOL_EXTENT_SLOTS);
+
+        anchors_release(domain->anchors, anchor->anchor);
+        anchor->anchor = ANCHOR_NONE;
+}
+
 /*
  * Before the slots [start, end) of one extent lose their pages: the anchor moves to a page that stays, or is
  * given back.

@@ -77,6 +77,8 @@ int domain_place(struct domain *domain, struct region *region, uint32_t page, ui
  * has one, or -ENOSPC.
  */
 int domain_anchor(struct domain *domain, uint32_t slot, uint32_t *ret_anchor) wp_check;
+/* The anchor that domain_anchor() gave is not going to pin the slot after all. */
+void domain_unanchor(struct domain *domain, uint32_t slot);
 
 /* One sharer or pin less. */
 void domain_unshare(struct domain *domain, uint32_t slot);

@@ -39,10 +39,17 @@ static void become_candidate(struct domain *domain, struct region *region, uint3
                                     (struct page_ref){.region = region->id, .page = page});
 }
 
+static uint32_t sharers_of(const void *context, uint32_t slot)
+{
+        const struct domain *domain = context;
+
+        return pool_slot(&domain->pool, slot)->sharers;
+}
+
 static void match_one(struct merger *merger, struct domain *domain, struct region *region,
                       const struct work_read *read, struct match *match)
 {
-        struct page_ref ref;
+        const struct nodes *nodes = &merger->settings.nodes;
 
         match->kind = MATCH_NONE;
         if (region_state(region, match->page) != PAGE_TRACKED)
@@ -56,13 +63,10 @@ static void match_one(struct merger *merger, struct domain *domain, struct regio
                 match->kind = MATCH_ZERO;
                 return;
         }
-        if (!index_find(&domain->index, read->fingerprint, &ref) ||
-            (ref.region == region->id && ref.page == match->page)) {
-                become_candidate(domain, region, match->page, read->fingerprint, true);
-                return;
-        }
-        match->kind = page_ref_is_slot(ref) ? MATCH_SLOT : MATCH_PAGE;
-        match->with = ref;
+        nodes_match(nodes, &merger->settings.nodes_policy, &domain->index, sharers_of, domain,
+                    read->fingerprint, nodes_home(nodes, read->node), match);
+        if (match->kind == MATCH_NONE)
+                become_candidate(domain, region, match->page, match->fingerprint, true);
 }
 
 static bool affordable(struct merger *merger, struct member *member, size_t n_pages)
@@ -100,7 +104,7 @@ static bool accept(struct merger *merger, struct member *member, const struct ma
                 return true;
         if (!affordable(merger, member, n_pages))
                 return false;
-        if (match->kind == MATCH_SLOT)
+        if (match->kind != MATCH_PAGE)
                 return true;
         other = domain_region(member->domain, match->with.region);
         return !other || member_of(other) == member || affordable(merger, member_of(other), n_pages);
@@ -135,20 +139,16 @@ struct open_runs {
         struct run *there;
 };
 
-/* Makes a slot of the candidate that read page `i` matched. */
-static int promote(struct merger *merger, struct domain *domain, struct open_runs *open, size_t i,
-                   uint32_t *ret_slot)
+/* A slot for the content of what was read as page `i`, at the place of this page of a region; it has one pin. */
+static int new_slot(struct merger *merger, struct domain *domain, struct region *region, uint32_t page,
+                    size_t i, uint32_t *ret_slot, uint32_t *ret_anchor)
 {
-        struct round *round = &merger->round;
-        struct page_ref ref = round->matches[i].with;
-        struct region *other = domain_region(domain, ref.region);
-        uint64_t fingerprint = round->reads[i].fingerprint;
         uint32_t slot, anchor = ANCHOR_NONE;
         int r;
 
         if (!pool_has_room(merger))
                 return -ENOSPC;
-        r = domain_place(domain, other, ref.page, fingerprint_key(fingerprint), &slot);
+        r = domain_place(domain, region, page, fingerprint_key(merger->round.matches[i].fingerprint), &slot);
         if (r < 0)
                 return r;
         r = domain_anchor(domain, slot, &anchor);
@@ -156,17 +156,68 @@ static int promote(struct merger *merger, struct domain *domain, struct open_run
                 domain_unpin(domain, slot);
                 return r;
         }
+        *ret_slot = slot;
+        *ret_anchor = anchor;
+        return 0;
+}
+
+/* The content is going to be stored, and can be found. */
+static void keep_slot(struct merger *merger, struct domain *domain, size_t i, uint32_t slot, uint32_t anchor)
+{
+        struct round *round = &merger->round;
+        const struct match *match = &round->matches[i];
+
+        /* A slot that is not in the index is found by nobody else: no harm. */
+        (void)!index_insert(&domain->index, match->fingerprint,
+                            (struct page_ref){.region = INDEX_SLOT, .page = slot});
+        round->stores[round->n_stores++] =
+                (struct work_store){.read = (uint32_t)i,
+                                    .slot = slot,
+                                    .anchor = anchor,
+                                    .node = merger->settings.nodes.n > 1 ? match->node : NUMA_NO_NODE};
+        round->store_domain = domain;
+}
+
+static void drop_slot(struct domain *domain, uint32_t slot, uint32_t anchor)
+{
+        if (anchor != ANCHOR_NONE)
+                domain_unanchor(domain, slot);
+        domain_unpin(domain, slot);
+}
+
+/* Makes a slot of the candidate that read page `i` matched, and pins it for that page. */
+static int promote(struct merger *merger, struct domain *domain, struct open_runs *open, size_t i,
+                   uint32_t *ret_slot)
+{
+        struct page_ref ref = merger->round.matches[i].with;
+        struct region *other = domain_region(domain, ref.region);
+        uint32_t slot, anchor;
+        int r;
+
+        r = new_slot(merger, domain, other, ref.page, i, &slot, &anchor);
+        if (r < 0)
+                return r;
         r = plan(merger, &open->there, other, ref.page, WIRE_RUN_MERGE, slot);
-        if (r >= 0) /* a slot that is not in the index is found by nobody else: no harm */
-                (void)!index_insert(&domain->index, fingerprint,
-                                    (struct page_ref){.region = INDEX_SLOT, .page = slot});
         if (r < 0) {
-                domain_unpin(domain, slot);
+                drop_slot(domain, slot, anchor);
                 return r;
         }
-        round->stores[round->n_stores++] =
-                (struct work_store){.read = (uint32_t)i, .slot = slot, .anchor = anchor};
-        round->store_domain = domain;
+        keep_slot(merger, domain, i, slot, anchor);
+        pool_pin(&domain->pool, slot);
+        *ret_slot = slot;
+        return 0;
+}
+
+/* Makes a slot of read page `i` itself. */
+static int replicate(struct merger *merger, struct domain *domain, struct region *region, size_t i,
+                     uint32_t *ret_slot)
+{
+        uint32_t slot, anchor;
+        int r = new_slot(merger, domain, region, merger->round.matches[i].page, i, &slot, &anchor);
+
+        if (r < 0)
+                return r;
+        keep_slot(merger, domain, i, slot, anchor);
         *ret_slot = slot;
         return 0;
 }
@@ -174,28 +225,21 @@ static int promote(struct merger *merger, struct domain *domain, struct open_run
 /*
  * The slot that read page `i` is to map, pinned for it: 0, or 1 when the match is gone, or a negative errno.
  */
-static int find_slot(struct merger *merger, struct domain *domain, struct open_runs *open, size_t i,
-                     uint32_t *ret_slot)
+static int find_slot(struct merger *merger, struct domain *domain, struct region *region,
+                     struct open_runs *open, size_t i, uint32_t *ret_slot)
 {
         const struct match *match = &merger->round.matches[i];
-        uint64_t fingerprint = merger->round.reads[i].fingerprint;
         struct page_ref ref = match->with;
         const struct slot *slot;
-        int r;
 
-        if (match->kind == MATCH_PAGE && same_content(domain, ref, fingerprint_key(fingerprint))) {
-                r = promote(merger, domain, open, i, ret_slot);
-                if (r < 0)
-                        return r;
-                pool_pin(&domain->pool, *ret_slot);
-                return 0;
-        }
-        /* A slot; or a candidate that was promoted earlier in this batch, or changed. */
-        if (match->kind == MATCH_PAGE &&
-            (!index_find(&domain->index, fingerprint, &ref) || !page_ref_is_slot(ref)))
-                return 1;
+        if (match->kind == MATCH_PAGE && same_content(domain, ref, fingerprint_key(match->fingerprint)))
+                return promote(merger, domain, open, i, ret_slot);
+        /* A slot; or what became one earlier in this batch; or a candidate that changed. */
+        if (match->kind != MATCH_SLOT &&
+            (!index_find(&domain->index, match->fingerprint, &ref) || !page_ref_is_slot(ref)))
+                return match->kind == MATCH_REPLICA ? replicate(merger, domain, region, i, ret_slot) : 1;
         slot = pool_slot(&domain->pool, ref.page);
-        if (!slot || slot->state == SLOT_FREE || slot->key != fingerprint_key(fingerprint))
+        if (!slot || slot->state == SLOT_FREE || slot->key != fingerprint_key(match->fingerprint))
                 return 1;
         pool_pin(&domain->pool, ref.page);
         *ret_slot = ref.page;
@@ -206,7 +250,7 @@ static void plan_merge(struct merger *merger, struct domain *domain, struct regi
                        struct open_runs *open, size_t i)
 {
         uint32_t page = merger->round.matches[i].page, slot;
-        int r = find_slot(merger, domain, open, i, &slot);
+        int r = find_slot(merger, domain, region, open, i, &slot);
 
         /* Promoting another page of this region may have planned this one. */
         if (r == 0 && region_state(region, page) != PAGE_TRACKED) {
@@ -221,7 +265,7 @@ static void plan_merge(struct merger *merger, struct domain *domain, struct regi
         if (r < 0)
                 member_of(region)->stat.failures[REASON_POOL]++;
         if (r != 0)
-                become_candidate(domain, region, page, merger->round.reads[i].fingerprint, r == 1);
+                become_candidate(domain, region, page, merger->round.matches[i].fingerprint, r == 1);
 }
 
 static void plan_run(struct merger *merger, struct region *region, struct open_runs *open, size_t first,
@@ -235,7 +279,7 @@ static void plan_run(struct merger *merger, struct region *region, struct open_r
                 uint32_t page = round->matches[i].page;
 
                 if (!accepted)
-                        become_candidate(member->domain, region, page, round->reads[i].fingerprint, false);
+                        become_candidate(member->domain, region, page, round->matches[i].fingerprint, false);
                 else if (round->matches[i].kind != MATCH_ZERO)
                         plan_merge(merger, member->domain, region, open, i);
                 else if (plan(merger, &open->here, region, page, WIRE_RUN_ZERO, 0) < 0)
@@ -299,12 +343,15 @@ void match_adopted(struct merger *merger)
         for (size_t i = 0; i < round->n_reads; i++) {
                 const struct slot *slot = pool_slot(&domain->pool, round->read_pages[i]);
                 const struct work_read *read = &round->reads[i];
+                uint64_t fingerprint;
 
                 /* It may have been given back meanwhile, and its number been used for other content. */
                 if (!slot || slot->state == SLOT_FREE || slot->key || !read->ok || read->zero)
                         continue;
-                pool_set_key(&domain->pool, round->read_pages[i], fingerprint_key(read->fingerprint));
-                (void)!index_insert(&domain->index, read->fingerprint,
+                fingerprint =
+                        nodes_fingerprint(read->fingerprint, nodes_home(&merger->settings.nodes, read->node));
+                pool_set_key(&domain->pool, round->read_pages[i], fingerprint_key(fingerprint));
+                (void)!index_insert(&domain->index, fingerprint,
                                     (struct page_ref){.region = INDEX_SLOT, .page = round->read_pages[i]});
         }
         round->n_reads = 0;

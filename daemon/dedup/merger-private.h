@@ -132,6 +132,7 @@ struct merger {
         uint64_t sleep_ns;
         bool paused;
         bool retry_refused;
+        bool retry_candidates;
         struct round round;
         struct merger_stat stat; /* the counters; totals are made when asked for */
 };

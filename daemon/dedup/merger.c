@@ -53,6 +53,8 @@ int merger_new(const struct member_ops *ops, const struct merger_settings *setti
 
 void merger_set(struct merger *merger, const struct merger_settings *settings)
 {
+        /* Who found nothing on his own node may find it on others now. */
+        merger->retry_candidates |= settings->nodes_policy.across && !merger->settings.nodes_policy.across;
         merger->settings = *settings;
         merger->retry_refused = true;
         merger_wake(merger);
@@ -226,6 +228,13 @@ static int round_add_member(struct merger *merger, const struct member *member)
         return 0;
 }
 
+static void each_region(struct merger *merger, void (*visit)(struct region *region))
+{
+        list_for_each(link, &merger->members)
+                list_for_each(region_link, &list_entry(link, struct member, link)->space.regions)
+                        visit(list_entry(region_link, struct region, link));
+}
+
 /*
  * Pages whose match was refused for want of VMAs or pool are read again when that may have changed: after new
  * settings, when somebody asks for a pass, and now and then.
@@ -235,9 +244,7 @@ static void retry_refused(struct merger *merger)
         if (!merger->retry_refused && merger->stat.full_scans % RETRY_ROUNDS)
                 return;
         merger->retry_refused = false;
-        list_for_each(link, &merger->members)
-                list_for_each(region_link, &list_entry(link, struct member, link)->space.regions)
-                        region_retry_refused(list_entry(region_link, struct region, link));
+        each_region(merger, region_retry_refused);
 }
 
 static void round_begin(struct merger *merger, uint64_t now_ns)
@@ -246,6 +253,9 @@ static void round_begin(struct merger *merger, uint64_t now_ns)
         pid_t pid = requested_pid(merger);
 
         retry_refused(merger);
+        if (merger->retry_candidates)
+                each_region(merger, region_retry_candidates);
+        merger->retry_candidates = false;
         round->n_entries = round->next_entry = 0;
         round->n_changed = round->n_pages = 0;
         list_for_each(link, &merger->members) {
@@ -529,6 +539,8 @@ static bool prepare_region(struct merger *merger, struct region *region)
         merger->work.pagemap_fd = member->pagemap_fd;
         merger->work.mem_fd = member->mem_fd;
         merger->work.secret = member->domain->secret;
+        merger->work.pid = member->space.pid;
+        merger->work.ask_nodes = merger->settings.nodes.n > 1;
         if (round->output.protect.n)
                 prepare_protects(merger, region);
         if (round->read_range < round->output.read.n)
@@ -585,6 +597,7 @@ static bool prepare_adoption(struct merger *merger)
                 merger->work.secret = domain->secret;
                 merger->work.reads = round->reads;
                 merger->work.n_reads = round->n_reads;
+                merger->work.ask_nodes = merger->settings.nodes.n > 1;
                 return true;
         }
         return false;

@@ -28,6 +28,7 @@
 #include <stdint.h>
 
 #include "dedup/member.h"
+#include "dedup/nodes.h"
 #include "util/error.h"
 
 struct merger;
@@ -40,6 +41,8 @@ struct merger_settings {
         uint32_t min_run_pages;
         uint64_t pool_max_pages; /* 0: no limit */
         uint64_t max_map_count;  /* vm.max_map_count */
+        struct nodes nodes;
+        struct nodes_policy nodes_policy;
 };
 
 struct merger_stat {

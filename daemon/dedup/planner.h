@@ -18,14 +18,17 @@
 enum match_kind {
         MATCH_NONE, /* nothing known has this content */
         MATCH_ZERO,
-        MATCH_PAGE, /* a candidate page */
-        MATCH_SLOT, /* a slot of the pool */
+        MATCH_PAGE,    /* a candidate page */
+        MATCH_SLOT,    /* a slot of the pool */
+        MATCH_REPLICA, /* a slot, of another node: it is to have one of its own on this node (nodes.h) */
 };
 
 struct match {
         uint32_t page; /* of the region that was read */
         enum match_kind kind;
         struct page_ref with; /* MATCH_PAGE, MATCH_SLOT */
+        uint64_t fingerprint; /* under which that is, or is to be, in the index; with the node in it */
+        uint16_t node;        /* where that is, or is to be */
 };
 
 /* The end of the run that starts at matches[i]. */

@@ -36,18 +36,25 @@ struct worker {
 
 static void do_store(struct worker *worker, struct work *work)
 {
+        int node = NUMA_NO_NODE;
+
         work->store_error = 0;
         for (size_t i = 0, end; i < work->n_stores && work->store_error >= 0; i = end) {
                 const struct work_store *first = &work->stores[i];
 
                 for (end = i + 1; end < work->n_stores && work->stores[end].read == first->read + (end - i) &&
-                                  work->stores[end].slot == first->slot + (end - i);
+                                  work->stores[end].slot == first->slot + (end - i) &&
+                                  work->stores[end].node == first->node;
                      end++)
                         ;
+                if (first->node != node && numa_prefer(first->node) >= 0)
+                        node = first->node;
                 work->store_error =
                         poolfile_write(work->pool_fd, (uint64_t)first->slot << PAGE_SHIFT,
                                        worker->buffer + first->read * PAGE_BYTES, (end - i) * PAGE_BYTES);
         }
+        if (node != NUMA_NO_NODE)
+                (void)!numa_prefer(NUMA_NO_NODE);
 }
 
 static void do_anchor(struct work *work)
@@ -88,17 +95,57 @@ static void read_pages(struct worker *worker, struct work *work, size_t first, s
         }
 }
 
+/* The end of the neighbours that begin with reads[i], at most n. */
+static size_t neighbours_end(const struct work *work, size_t i, size_t n)
+{
+        size_t end = i + 1;
+
+        while (end < work->n_reads && end - i < n &&
+               work->reads[end].address == work->reads[end - 1].address + PAGE_BYTES)
+                end++;
+        return end;
+}
+
+static void ask_nodes_of_client(struct work *work)
+{
+        uint64_t addresses[WORK_READ_PAGES];
+        int nodes[WORK_READ_PAGES];
+
+        for (size_t i = 0; i < work->n_reads; i++)
+                addresses[i] = work->reads[i].address;
+        if (numa_of_pages(work->pid, addresses, work->n_reads, nodes) < 0)
+                return;
+        for (size_t i = 0; i < work->n_reads; i++)
+                work->reads[i].node = nodes[i];
+}
+
+static void ask_nodes_of_pool(struct work *work)
+{
+        int nodes[WORK_READ_PAGES];
+
+        for (size_t i = 0, end; i < work->n_reads; i = end) {
+                end = neighbours_end(work, i, WORK_READ_PAGES);
+                if (numa_of_file(work->mem_fd, work->reads[i].address, end - i, nodes) < 0)
+                        continue;
+                for (size_t k = i; k < end; k++)
+                        work->reads[k].node = nodes[k - i];
+        }
+}
+
 static void do_read(struct worker *worker, struct work *work)
 {
         worker->buffer_used = true;
         for (size_t i = 0, end; i < work->n_reads; i = end) {
                 /* 64 pages at a time: what was read is hashed while it is in the cache. */
-                for (end = i + 1; end < work->n_reads && end - i < 64 &&
-                                  work->reads[end].address == work->reads[end - 1].address + PAGE_BYTES;
-                     end++)
-                        ;
+                end = neighbours_end(work, i, 64);
                 read_pages(worker, work, i, end - i);
         }
+        for (size_t i = 0; i < work->n_reads; i++)
+                work->reads[i].node = NUMA_NO_NODE;
+        if (work->ask_nodes && work->pid)
+                ask_nodes_of_client(work);
+        else if (work->ask_nodes)
+                ask_nodes_of_pool(work);
 }
 
 static void do_survey(struct work *work)

@@ -13,8 +13,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "kernel/anchor.h"
+#include "kernel/numa.h"
 #include "kernel/procmaps.h"
 #include "kernel/uapi.h"
 #include "util/bits.h"
@@ -35,6 +37,7 @@ struct work_read {
         uint64_t fingerprint; /* out */
         bool ok;              /* out: could be read */
         bool zero;            /* out: all zeros */
+        int node;             /* out: NUMA_NO_NODE: not known, or not asked for */
 };
 
 /* Page `read` of the buffer, as it was read by the work before, into the pool. */
@@ -42,6 +45,7 @@ struct work_store {
         uint32_t read;
         uint32_t slot;
         uint32_t anchor; /* to be pinned to the page afterwards, or ANCHOR_NONE */
+        int node;        /* where the page is to lie, or NUMA_NO_NODE */
 };
 
 /*
@@ -66,6 +70,8 @@ struct work {
         const uint8_t *secret; /* WORK_SECRET_BYTES, of the client's domain */
         struct work_read *reads;
         size_t n_reads;
+        bool ask_nodes; /* where the pages lie */
+        pid_t pid;      /* the client's; 0: mem_fd is a pool's */
 
         /* survey of [survey_start, survey_end) */
         uint64_t survey_start;

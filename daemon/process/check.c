@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "kernel/hold.h"
+#include "kernel/numa.h"
 #include "kernel/pagemap.h"
 #include "kernel/poolfile.h"
 #include "kernel/ring.h"
@@ -368,6 +369,27 @@ static int probe_ring_policy(const struct need *need, char *detail, size_t size)
         return value < 2 ? 0 : -EPERM;
 }
 
+/* On a machine with one node there is nothing to be lost. */
+static int probe_numa(const struct need *need, char *detail, size_t size)
+{
+        _cleanup_(unmap_page) void *page = map_page();
+        char list[64];
+        int node, r = numa_list(list, sizeof(list));
+
+        if (r < 0 || page == MAP_FAILED)
+                return r == -ENOENT ? 0 : r < 0 ? r : -ENOMEM;
+        snprintf(detail, size, "%s", list);
+        *(volatile char *)page = 1;
+        r = numa_of_pages(0, (uint64_t[]){(uintptr_t)page}, 1, &node);
+        if (r >= 0 && node == NUMA_NO_NODE)
+                r = -ENODATA;
+        if (r >= 0)
+                r = numa_prefer(node);
+        if (r >= 0)
+                r = numa_prefer(NUMA_NO_NODE);
+        return r;
+}
+
 static int probe_ksm(const struct need *need, char *detail, size_t size)
 {
         uint64_t value = 0;
@@ -416,6 +438,8 @@ static const struct need needs[] = {
          probe_lock, 0},
         {"vm.max_map_count 65530 or more", "each merged run costs VMAs", "less is merged in each process",
          true, probe_map_count, 0},
+        {"NUMA nodes of pages", "merging within a node", "pages of all nodes are merged", true, probe_numa,
+         0},
         {"kernel's KSM not running", "one merger at a time", "KSM scans too; its memory is refused", true,
          probe_ksm, 0},
 };

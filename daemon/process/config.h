@@ -32,6 +32,12 @@
           "Shorter runs of equal pages are not merged: each run may cost two VMAs")                          \
         X(merge, pool_max_bytes, size, 0, 0, UINT64_MAX, true,                                               \
           "Memory for canonical pages, all domains together; 0 means no limit of our own")                   \
+        X(merge, merge_across_nodes, flag, 0, 0, 1, true,                                                    \
+          "Merge pages of different NUMA nodes, too; without it each node has copies of its own")            \
+        X(merge, max_node_replicas, u64, 1, 1, 64, true,                                                     \
+          "With merge_across_nodes: copies of the same content, each on another node, at most")              \
+        X(merge, replica_min_sharers, u64, 32, 1, 1048575, true,                                             \
+          "A copy that so many pages share gets another one on the node of the next")                        \
         X(limits, max_clients, u64, 1024, 1, 65536, false, "Clients at once")                                \
         X(limits, max_clients_per_uid, u64, 256, 1, 65536, false,                                            \
           "Clients of one user at once, root excepted")                                                      \

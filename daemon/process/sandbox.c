@@ -166,6 +166,8 @@ static const struct rule rules[] = {
         /* Scanning, and looking at clients. */
         {IOCTL(PAGEMAP_SCAN)}, /* which pages were written */
         {CALL(pread64)},       /* a client's memory, through the descriptor that it passed */
+        {CALL_IF(move_pages, 3, UINT64_MAX, 0)}, /* on which NUMA nodes pages lie; it moves none */
+        {CALL(set_mempolicy)},                   /* on which node canonical pages are to lie */
 
         /*
          * Files by name: for reading only (/proc/PID/smaps and status, /proc/sys/vm/max_map_count, the
