@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -18,6 +19,7 @@
 
 #include "dedup/merger.h"
 #include "fault/service.h"
+#include "kernel/lease.h"
 #include "kernel/numa.h"
 #include "kernel/poolfile.h"
 #include "kernel/uffd.h"
@@ -50,6 +52,8 @@ struct daemon {
         struct notify_pools pools; /* of the daemon before this one, as the service manager kept them */
         uint64_t max_map_count;
         struct nodes nodes;     /* NUMA */
+        bool files;             /* mappings of files take part */
+        int lease_fd;           /* signalfd: somebody wants to write to one */
         bool own_client_socket; /* bound here, to be unlinked at the end */
         bool own_control_socket;
         struct account account;
@@ -61,6 +65,7 @@ struct daemon {
         struct status_source source;
         struct ev_io worked;
         struct ev_io reports;
+        struct ev_io leases;
         struct ev_timer tick;
         struct ev_timer reap;
         struct ev_timer watchdog;
@@ -84,6 +89,7 @@ static struct merger_settings settings_from(const struct daemon *daemon)
                 .min_run_pages = (uint32_t)config->min_run_pages,
                 .pool_max_pages = config->pool_max_bytes >> PAGE_SHIFT,
                 .max_map_count = daemon->max_map_count,
+                .files = daemon->files,
                 .nodes = daemon->nodes,
                 .nodes_policy = {.across = config->merge_across_nodes,
                                  .max_replicas = (uint32_t)config->max_node_replicas,
@@ -142,6 +148,17 @@ static void on_reports(struct ev_loop *loop, struct ev_io *watcher, int revents)
 
         while (fault_next_report(daemon->fault, &report))
                 session_fault_report(daemon->sessions, &report);
+        on_changed(daemon);
+}
+
+/* SIGIO says that too many wanted to write at once. */
+static void on_leases(struct ev_loop *loop, struct ev_io *watcher, int revents)
+{
+        struct daemon *daemon = watcher->data;
+        struct signalfd_siginfo info;
+
+        while (read(daemon->lease_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+                merger_lease_broken(daemon->merger, info.ssi_signo == SIGIO ? -1 : info.ssi_fd);
         on_changed(daemon);
 }
 
@@ -442,6 +459,20 @@ static struct nodes read_nodes(void)
         return nodes;
 }
 
+/* Before any thread starts: all of them block what is read here. */
+static int open_leases(struct daemon *daemon)
+{
+        sigset_t signals;
+
+        sigemptyset(&signals);
+        sigaddset(&signals, LEASE_SIGNAL);
+        sigaddset(&signals, SIGIO);
+        if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
+                return -errno;
+        daemon->lease_fd = (int)error_from(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+        return MIN(daemon->lease_fd, 0);
+}
+
 static int open_privileged(struct daemon *daemon)
 {
         daemon->max_map_count = read_max_map_count();
@@ -541,6 +572,7 @@ static int start_services(struct daemon *daemon, int *client_fd)
                                                 .sessions = daemon->sessions,
                                                 .started_ns = clock_now()};
         ev_io_init(&daemon->worked, on_worked, worker_fd, EV_READ);
+        ev_io_init(&daemon->leases, on_leases, daemon->lease_fd, EV_READ);
         return 0;
 }
 
@@ -549,7 +581,8 @@ static void start_watchers(struct daemon *daemon)
         double watchdog = (double)notify_watchdog_interval() / 1e6;
 
         daemon->worked.data = daemon->reports.data = daemon->tick.data = daemon->reap.data = daemon;
-        daemon->hangup.data = daemon;
+        daemon->hangup.data = daemon->leases.data = daemon;
+        ev_io_start(daemon->loop, &daemon->leases);
         ev_io_start(daemon->loop, &daemon->worked);
         ev_io_start(daemon->loop, &daemon->reports);
         ev_timer_init(&daemon->tick, on_tick, 0.0, 0.0);
@@ -612,6 +645,10 @@ static int start(struct daemon *daemon)
                 r = open_privileged(daemon);
         if (r < 0)
                 return r;
+        daemon->files = daemon->config.merge_files && sandbox_keep_files();
+        r = open_leases(daemon);
+        if (r < 0)
+                return r;
         r = sandbox_lock_memory();
         if (r == -EPERM)
                 log_warning("memory cannot be locked: faults may wait for our own swap (see wpd --check)");
@@ -670,6 +707,7 @@ static void stop(struct daemon *daemon)
         fd_close(daemon->uffd_device_fd);
         fd_close(daemon->pool_mount_fd);
         fd_close(daemon->pagemap_fd);
+        fd_close(daemon->lease_fd);
         for (unsigned i = 0; i < daemon->pools.n; i++)
                 fd_close(daemon->pools.pools[i].fd);
         if (daemon->loop)
@@ -685,7 +723,7 @@ int daemon_run(const struct daemon_options *options)
                 return -ENOMEM;
         daemon->options = options;
         daemon->config = options->config;
-        daemon->uffd_device_fd = daemon->pool_mount_fd = daemon->pagemap_fd = -EBADF;
+        daemon->uffd_device_fd = daemon->pool_mount_fd = daemon->pagemap_fd = daemon->lease_fd = -EBADF;
         signal(SIGPIPE, SIG_IGN);
         r = start(daemon);
         if (r >= 0) {

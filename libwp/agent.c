@@ -64,6 +64,22 @@ static int give_back(struct wp_client *client, uintptr_t start, size_t length)
         return r < 0 || giving_back.failed ? -ENOMEM : 0;
 }
 
+void agent_restore_files(struct wp_client *client)
+{
+        struct giving_back giving_back = {.client = client};
+
+        for (uint32_t i = 0; i < client->n_regions; i++) {
+                struct wp_region region;
+
+                pthread_mutex_lock(&client->lock);
+                region = client->regions[i];
+                pthread_mutex_unlock(&client->lock);
+                if (region.client && region.shadow)
+                        (void)!pools_walk(client, region.start, region.start + region.length,
+                                          give_back_mapping, &giving_back);
+        }
+}
+
 static void run_errand(struct wp_client *client)
 {
         struct client_errand errand;

@@ -70,6 +70,7 @@ struct wp_region {
         } kept;
         uintptr_t start;
         size_t length;
+        char *shadow;               /* of a mapping of a file, see filerun.c; the agent's */
         _Atomic uint64_t *excluded; /* a bit a page; NULL: no page was ever excluded */
 };
 
@@ -160,8 +161,10 @@ struct wp_client {
         void *agent_stack;
         pthread_mutex_t running; /* held while a run is carried out, and while the process forks */
         char *staging;           /* WIRE_RUN_PAGES pages, registered with stage */
+        char scratch[1 << PAGE_SHIFT];
         struct link link;
         bool contexts_ready; /* the daemon has enabled them */
+        bool dumps_completed;
         unsigned removed_next;
         struct client_removed removed[CLIENT_MAX_REMOVED];
         _Atomic unsigned n_pools; /* ever; only the last CLIENT_MAX_POOLS are known */
@@ -292,6 +295,21 @@ void run_release(struct wp_client *client);
 void run_execute(struct wp_client *client, const struct wire_run *wire, struct wire_run_result *result);
 /* Reads what waits on guard between runs. */
 void run_acknowledge(struct wp_client *client);
+/* Whether the pool still has content for the run; -ESTALE. The caller holds a lock on it. */
+int run_check_content(const struct wp_client *client, const struct wire_run *wire) wp_check;
+
+/*
+ * filerun.c, called by the agent, within `running`: merges a run of a region that is a mapping of a file; gives back what is
+ * merged. filerun_forget() is called by who ends the region.
+ */
+int filerun_merge(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
+                  struct wire_run_result *result) wp_check;
+int filerun_restore(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
+                    struct wire_run_result *result) wp_check;
+void filerun_forget(struct wp_region *region);
+
+/* agent.c: the daemon is gone, and what the regions that are mappings of files share goes back to the files. */
+void agent_restore_files(struct wp_client *client);
 
 /*
  * protect.c. Called by the agent: carries out an errand; ends all protection. Called by threads of the program: the region is

@@ -71,6 +71,7 @@ static void link_down(struct wp_client *client, int error, const char *detail)
         pthread_cond_broadcast(&client->changed);
         pthread_mutex_unlock(&client->lock);
         if (was_up) {
+                agent_restore_files(client);
                 protect_break_all(client);
                 atomic_store(&client->hung_up, true);
                 client_ring(client->watcher_fd);

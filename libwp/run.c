@@ -465,8 +465,10 @@ static void run_swap(struct run *run, unsigned page, unsigned end)
                 run_put_back(run, page, end);
                 return;
         }
-        if (!atomic_exchange(&run->client->merged_ever, true))
+        atomic_store(&run->client->merged_ever, true);
+        if (!run->client->dumps_completed)
                 complete_core_dumps();
+        run->client->dumps_completed = true;
         for (; page < end; page++)
                 bitmap_set(run->done, page);
 }
@@ -520,10 +522,10 @@ static void run_exchange(struct run *run)
  * A batch may be older than the daemon of today, which has given its pages back before they were locked: mapping them now
  * would make pages in slots that are free, and what is stored there next would be the program's.
  */
-static int run_check_content(const struct run *run)
+int run_check_content(const struct wp_client *client, const struct wire_run *wire)
 {
-        off_t start = (off_t)run->wire->pool_offset, end = start + (off_t)(run->n_pages * PAGE_BYTES);
-        off_t hole = error_from(lseek(run->client->pool_fd, start, SEEK_HOLE));
+        off_t start = (off_t)wire->pool_offset, end = start + (off_t)(wire->n_pages * PAGE_BYTES);
+        off_t hole = error_from(lseek(client->pool_fd, start, SEEK_HOLE));
 
         if (hole < 0)
                 return (int)hole;
@@ -538,7 +540,7 @@ static int run_merge_locked(struct run *run)
 
         if (r < 0)
                 return r;
-        r = run_check_content(run);
+        r = run_check_content(run->client, run->wire);
         if (r >= 0)
                 r = run_map_pool(run);
         if (r >= 0)
@@ -882,9 +884,9 @@ static bool excluded(const struct wp_region *region, const struct wire_run *wire
  * nothing of it may be excluded unless it is given back. Says also how the region's writes are to be served.
  */
 static int run_permitted(struct wp_client *client, const struct wire_run *wire, bool *ret_notify,
-                         struct client_kept *ret_kept)
+                         struct wp_region **ret_region)
 {
-        const struct wp_region *region;
+        struct wp_region *region;
         int r = 0;
 
         if (protect_touches(client, wire->address, wire->n_pages * PAGE_BYTES))
@@ -895,9 +897,12 @@ static int run_permitted(struct wp_client *client, const struct wire_run *wire, 
                 r = -EFAULT;
         else if (wire->kind != WIRE_RUN_UNMERGE && (region->leaving || excluded(region, wire)))
                 r = -EBUSY;
+        /* Until the caller of wp_register() knows it, too, nobody knows what its memory has. */
+        else if (wire->kind == WIRE_RUN_FILE && !region->joined)
+                r = -EBUSY;
         if (r >= 0) {
                 *ret_notify = region->flags & WP_NOTIFY;
-                *ret_kept = region->kept;
+                *ret_region = region;
         }
         pthread_mutex_unlock(&client->lock);
         return r;
@@ -915,11 +920,20 @@ static void run_await_quiet(const struct run *run)
 void run_execute(struct wp_client *client, const struct wire_run *wire, struct wire_run_result *result)
 {
         struct run run = {.client = client, .wire = wire, .address = wire->address, .n_pages = wire->n_pages};
+        struct wp_region *region = NULL;
         bool notify = false;
 
-        result->error = run_permitted(client, wire, &notify, &run.kept);
+        result->error = run_permitted(client, wire, &notify, &region);
         if (result->error < 0)
                 return;
+        if (wire->kind == WIRE_RUN_FILE || (wire->kind == WIRE_RUN_UNMERGE && region->shadow)) {
+                pthread_mutex_lock(&client->running);
+                result->error = wire->kind == WIRE_RUN_FILE ? filerun_merge(client, region, wire, result)
+                                                            : filerun_restore(client, region, wire, result);
+                pthread_mutex_unlock(&client->running);
+                return;
+        }
+        run.kept = region->kept;
         run.hold = context(&run, notify ? CONTEXT_HOLD : CONTEXT_LAZY);
         if (wire->kind == WIRE_RUN_UNMERGE)
                 run_await_quiet(&run);

@@ -127,8 +127,9 @@ static const char *check_run(const struct wire_run *run)
                 return "a run that is not page aligned";
         if (run->address > UINT64_MAX - length || run->pool_offset > UINT64_MAX - length)
                 return "a run that wraps around";
-        return run->kind != WIRE_RUN_MERGE && run->pool_offset ? "an offset where no pool page is meant"
-                                                               : NULL;
+        if (run->kind != WIRE_RUN_MERGE && run->kind != WIRE_RUN_FILE && run->pool_offset)
+                return "an offset where no pool page is meant";
+        return NULL;
 }
 
 static const char *check_batch(const void *message)

@@ -34,7 +34,7 @@
 #include "util/bits.h"
 #include "util/error.h"
 
-#define WIRE_VERSION     3
+#define WIRE_VERSION     4
 #define WIRE_MAX_MESSAGE 65536
 #define WIRE_MAX_FDS     8
 #define WIRE_MAX_DETAIL  192
@@ -134,6 +134,7 @@ struct wire_reply {
 #define WIRE_KEPT_NORESERVE  (UINT64_C(1) << 0)
 #define WIRE_KEPT_HUGEPAGE   (UINT64_C(1) << 1)
 #define WIRE_KEPT_NOHUGEPAGE (UINT64_C(1) << 2)
+#define WIRE_KEPT_SHARED     (UINT64_C(1) << 3) /* a shared mapping, of a file */
 
 enum wire_stat {
         WIRE_STAT_PAGES,
@@ -156,7 +157,8 @@ enum wire_merge {
 enum wire_run_kind {
         WIRE_RUN_MERGE = 1, /* replace by canonical pages, if equal */
         WIRE_RUN_ZERO,      /* drop, if all zeros */
-        WIRE_RUN_UNMERGE,   /* make private again */
+        WIRE_RUN_UNMERGE,   /* make private again; what is a mapping of a file: the file's */
+        WIRE_RUN_FILE,      /* as MERGE, of a read-only mapping of a file */
         WIRE_RUN_N_KINDS,
 };
 
@@ -164,7 +166,7 @@ struct wire_run {
         uint32_t kind;
         uint32_t n_pages;     /* 1 ... WIRE_RUN_PAGES */
         uint64_t address;     /* bytes */
-        uint64_t pool_offset; /* bytes into the pool file; MERGE only */
+        uint64_t pool_offset; /* bytes into the pool file; MERGE and FILE only */
 };
 
 struct wire_batch {
@@ -179,8 +181,8 @@ struct wire_run_result {
         uint32_t reserved;
         uint64_t done[BITMAP_WORDS(WIRE_RUN_PAGES)]; /* merged, zeroed or made ordinary memory again */
         /*
-         * Not done: MERGE and ZERO: the kernel would not move it (pinned, shared by fork). UNMERGE: was a
-         * private copy already and stays where it is, in a mapping of the pool.
+         * Not done: MERGE and ZERO: the kernel would not move it (pinned, shared by fork). FILE: is a private copy. UNMERGE:
+         * was a private copy already and stays where it is, in a mapping of the pool.
          */
         uint64_t busy[BITMAP_WORDS(WIRE_RUN_PAGES)];
 };

@@ -19,6 +19,7 @@ int region_new(struct space *space, uint64_t start, uint64_t length, uint64_t fl
         if (!region)
                 return -ENOMEM;
         list_init(&region->link);
+        list_init(&region->sibling);
         region->space = space;
         region->id = REGION_NO_ID;
         region->start = start;

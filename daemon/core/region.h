@@ -55,6 +55,7 @@ _Static_assert(sizeof(struct chunk) == 6 * CHUNK_PAGES + 8, "six bytes a page");
 #define PAGE_F_REFUSED 0x01 /* PAGE_CANDIDATE: it has a match, which was refused for want of something */
 
 struct space;
+struct backing; /* of the user of core */
 
 struct region {
         struct list link; /* in space->regions, by address */
@@ -66,8 +67,13 @@ struct region {
         /* For the user of core: what memory that takes the place of merged memory must have. */
         uint32_t kept;
         char kept_name[REGION_NAME_BYTES];
-        uint32_t round; /* of the scan; low bits decide whose patience is over */
-        bool closing;   /* being unregistered or changed: nothing new is planned */
+        /* For the user of core: the file of which the region is a read-only mapping, or NULL. */
+        struct backing *backing;
+        struct list sibling;
+        uint32_t backing_page; /* with which it begins */
+        bool shared;           /* MAP_SHARED */
+        uint32_t round;        /* of the scan; low bits decide whose patience is over */
+        bool closing;          /* being unregistered or changed: nothing new is planned */
         struct chunk **chunks;
         uint64_t *excluded; /* a bit a chunk that was never made: all its pages are PAGE_EXCLUDED */
         uint32_t n_chunks;

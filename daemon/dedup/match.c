@@ -12,6 +12,7 @@
 
 #include "dedup/merger-private.h"
 
+#include "dedup/backing.h"
 #include "dedup/fingerprint.h"
 #include "libwp/wire.h"
 
@@ -46,6 +47,14 @@ static uint32_t sharers_of(const void *context, uint32_t slot)
         return pool_slot(&domain->pool, slot)->sharers;
 }
 
+/* What was matched is the very page of a file that was read, as somebody else maps it. */
+static bool same_file_page(const struct domain *domain, const struct region *region,
+                           const struct match *match)
+{
+        return match->kind == MATCH_PAGE && region->backing &&
+               backing_same(region, match->page, domain_region(domain, match->with.region), match->with.page);
+}
+
 static void match_one(struct merger *merger, struct domain *domain, struct region *region,
                       const struct work_read *read, struct match *match)
 {
@@ -59,14 +68,23 @@ static void match_one(struct merger *merger, struct domain *domain, struct regio
                 return;
         }
         merger->stat.pages_scanned++;
+        /* Each page of zeros of a file would be a mapping of its own. */
+        if (read->zero && region->backing) {
+                become_candidate(domain, region, match->page, ZERO_FINGERPRINT, false);
+                return;
+        }
         if (read->zero && merger->settings.use_zero_pages) {
                 match->kind = MATCH_ZERO;
                 return;
         }
         nodes_match(nodes, &merger->settings.nodes_policy, &domain->index, sharers_of, domain,
                     read->fingerprint, nodes_home(nodes, read->node), match);
-        if (match->kind == MATCH_NONE)
+        if (match->kind == MATCH_NONE) {
                 become_candidate(domain, region, match->page, match->fingerprint, true);
+        } else if (same_file_page(domain, region, match)) {
+                match->kind = MATCH_NONE;
+                become_candidate(domain, region, match->page, match->fingerprint, false);
+        }
 }
 
 static bool affordable(struct merger *merger, struct member *member, size_t n_pages)
@@ -110,6 +128,11 @@ static bool accept(struct merger *merger, struct member *member, const struct ma
         return !other || member_of(other) == member || affordable(merger, member_of(other), n_pages);
 }
 
+static enum wire_run_kind merge_kind(const struct region *region)
+{
+        return region->backing ? WIRE_RUN_FILE : WIRE_RUN_MERGE;
+}
+
 /*
  * Adds a page to the newest run of its kind that it continues, or starts one. The page becomes PAGE_PLANNED.
  */
@@ -117,7 +140,7 @@ static int plan(struct merger *merger, struct run **newest, struct region *regio
                 enum wire_run_kind kind, uint32_t slot)
 {
         struct run *run = *newest;
-        bool merge = kind == WIRE_RUN_MERGE;
+        bool merge = kind != WIRE_RUN_ZERO;
 
         if (run && run->region == region && run->kind == kind && run->page + run->n_pages == page &&
             run->n_pages < WIRE_RUN_PAGES && (!merge || run->slot + run->n_pages == slot)) {
@@ -197,13 +220,19 @@ static int promote(struct merger *merger, struct domain *domain, struct open_run
         r = new_slot(merger, domain, other, ref.page, i, &slot, &anchor);
         if (r < 0)
                 return r;
-        r = plan(merger, &open->there, other, ref.page, WIRE_RUN_MERGE, slot);
+        r = plan(merger, &open->there, other, ref.page, merge_kind(other), slot);
         if (r < 0) {
                 drop_slot(domain, slot, anchor);
                 return r;
         }
         keep_slot(merger, domain, i, slot, anchor);
         pool_pin(&domain->pool, slot);
+        if (other->backing)
+                merger->round.promotions[merger->round.n_promotions++] =
+                        (struct promotion){.region = other,
+                                           .page = ref.page,
+                                           .slot = slot,
+                                           .key = fingerprint_key(merger->round.matches[i].fingerprint)};
         *ret_slot = slot;
         return 0;
 }
@@ -258,7 +287,7 @@ static void plan_merge(struct merger *merger, struct domain *domain, struct regi
                 return;
         }
         if (r == 0) {
-                r = plan(merger, &open->here, region, page, WIRE_RUN_MERGE, slot);
+                r = plan(merger, &open->here, region, page, merge_kind(region), slot);
                 if (r < 0)
                         domain_unpin(domain, slot);
         }
@@ -287,6 +316,46 @@ static void plan_run(struct merger *merger, struct region *region, struct open_r
         }
 }
 
+/* Plans for one region what became slots of pages of its file that others map, too. */
+static void plan_sibling(struct merger *merger, struct domain *domain, struct region *region)
+{
+        const struct round *round = &merger->round;
+        struct run *newest = NULL;
+
+        for (size_t i = 0; i < round->n_promotions; i++) {
+                const struct promotion *promotion = &round->promotions[i];
+                uint32_t page;
+
+                if (promotion->region->backing != region->backing || promotion->region == region ||
+                    !backing_region_page(region, promotion->region->backing_page + promotion->page, &page) ||
+                    !same_content(domain, (struct page_ref){region->id, page}, promotion->key))
+                        continue;
+                pool_pin(&domain->pool, promotion->slot);
+                if (plan(merger, &newest, region, page, WIRE_RUN_FILE, promotion->slot) < 0)
+                        domain_unpin(domain, promotion->slot);
+        }
+}
+
+/* A page of a file goes only when nobody maps it: whoever does follows. */
+static void plan_siblings(struct merger *merger, struct domain *domain)
+{
+        const struct round *round = &merger->round;
+
+        for (size_t i = 0; i < round->n_promotions; i++) {
+                struct backing *backing = round->promotions[i].region->backing;
+                bool first = true;
+
+                for (size_t k = 0; k < i; k++)
+                        first &= round->promotions[k].region->backing != backing;
+                list_for_each(link, &backing->regions) {
+                        struct region *region = list_entry(link, struct region, sibling);
+
+                        if (first && member_of(region)->domain == domain)
+                                plan_sibling(merger, domain, region);
+                }
+        }
+}
+
 void match_reads(struct merger *merger)
 {
         struct round *round = &merger->round;
@@ -297,6 +366,7 @@ void match_reads(struct merger *merger)
         if (!region || region->closing)
                 return;
         domain = member_of(region)->domain;
+        round->n_promotions = 0;
         for (size_t i = 0; i < round->n_reads; i++) {
                 round->matches[i].page = round->read_pages[i];
                 if (round->reads[i].zero && !merger->settings.use_zero_pages)
@@ -308,6 +378,7 @@ void match_reads(struct merger *merger)
                 if (round->matches[i].kind != MATCH_NONE)
                         plan_run(merger, region, &open, i, end);
         }
+        plan_siblings(merger, domain);
         if (!round->n_stores)
                 match_stored(merger, 0);
 }

@@ -62,7 +62,7 @@ void run_withdraw(struct run *run, enum reason reason)
         for (uint32_t i = 0; i < run->n_pages && run->kind != WIRE_RUN_UNMERGE; i++) {
                 region_set_state(run->region, run->page + i, PAGE_TRACKED, 0);
                 region_mark_failed(run->region, run->page + i);
-                if (run->kind == WIRE_RUN_MERGE)
+                if (run_has_slots(run))
                         domain_unpin(run->member->domain, run->slot + i);
         }
         if (reason != REASON_NONE)
@@ -83,7 +83,7 @@ static void fill_batch(struct member *member, struct wire_batch *batch)
                         .kind = run->kind,
                         .n_pages = run->n_pages,
                         .address = region_address(run->region, run->page),
-                        .pool_offset = run->kind == WIRE_RUN_MERGE ? (uint64_t)run->slot << PAGE_SHIFT : 0,
+                        .pool_offset = run_has_slots(run) ? (uint64_t)run->slot << PAGE_SHIFT : 0,
                 };
                 member->flight[member->n_flight++] = run;
         }

@@ -27,9 +27,15 @@ struct run {
         struct region *region;
         uint32_t page;
         uint32_t n_pages;
-        uint32_t slot; /* WIRE_RUN_MERGE: of the first page; the others follow */
+        uint32_t slot; /* if it has slots: of the first page; the others follow */
         enum wire_run_kind kind;
 };
+
+/* Whether the run maps slots, and has a pin of each. */
+static inline bool run_has_slots(const struct run *run)
+{
+        return run->kind == WIRE_RUN_MERGE || run->kind == WIRE_RUN_FILE;
+}
 
 /* What the user of dedup knows of a member and its region; called on the control thread. */
 struct member_ops {
@@ -41,6 +47,8 @@ struct member_ops {
         /* Pages of lazy regions were found written; not unless it hears: nothing waits to be read by it. */
         int (*send_written)(void *session, const struct wire_written *written);
         bool (*hears)(void *session);
+        /* Ends the connection, whose end the caller learns elsewhere, and later. */
+        void (*send_away)(void *session, const char *reason);
         /* The member is no more: `charge` of member_new(), and the bytes that it still had registered. */
         void (*gone)(void *charge, uint64_t bytes);
 };

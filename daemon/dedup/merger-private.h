@@ -43,6 +43,9 @@ struct inspection {
         uint64_t flags;
         int smaps_fd;
         struct vma *vmas;
+        size_t n_vmas;
+        uint64_t n_mappings;
+        bool opening;     /* it is a mapping of a file, which is being opened */
         uint64_t *shared; /* see struct work */
         merger_done done;
         void *context;
@@ -102,6 +105,14 @@ struct round {
         struct work_store stores[WORK_READ_PAGES];
         size_t n_stores;
         struct domain *store_domain;
+        /* Candidates of files that became slots in this batch. */
+        struct promotion {
+                struct region *region;
+                uint32_t page;
+                uint32_t slot;
+                uint32_t key;
+        } promotions[WORK_READ_PAGES];
+        size_t n_promotions;
         struct list storing; /* runs whose content is being stored */
         uint64_t n_changed;  /* pages read or protected in this round */
         uint64_t n_pages;    /* walked in this round */
@@ -116,6 +127,9 @@ struct merger {
         struct list inspections;
         struct list requests;
         struct list mergings;
+        struct list backings;
+        struct range_list dropping; /* pages of a file that the worker drops, */
+        int drop_fd;                /* through this descriptor; or -EBADF */
         struct worker *worker;
         struct work work;
         struct work_range protects[WORK_SURVEY_RUNS];
@@ -155,6 +169,27 @@ void merger_wake(struct merger *merger); /* there is something new to look at */
 void match_reads(struct merger *merger);
 void match_stored(struct merger *merger, int error);
 void match_adopted(struct merger *merger);
+
+/*
+ * files.c. files_adopt() takes over a descriptor with a lease, also when it fails; -EAGAIN: the lease is about to end. The rest
+ * is for regions that have a backing.
+ */
+int files_adopt(struct merger *merger, int fd, const struct stat *st, struct backing **ret_backing) wp_check;
+/* Files of which nothing is registered after all are forgotten. */
+void files_sweep(struct merger *merger);
+void files_leave(struct region *region);
+bool files_scannable(const struct region *region);
+/* What of pages [first, end) is to be read now. */
+int files_digest(struct region *region, uint32_t first, uint32_t end, bool at_once,
+                 struct range_list *read) wp_check;
+uint64_t files_read_offset(const struct region *region, uint32_t page); /* bytes */
+/* A page of it is merged. */
+void files_merged(struct region *region, uint32_t page);
+/* Work for the worker, and its end; false: there is, or was, none. */
+bool files_prepare_drops(struct merger *merger);
+bool files_dropped(struct merger *merger);
+/* Leases that are about to end, and those to be taken again; returns when it wants to be called next. */
+uint64_t files_advance(struct merger *merger, uint64_t now_ns);
 
 /* task.c */
 void inspection_free(struct inspection *inspection);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dedup/backing.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "wp.h"
@@ -40,6 +41,8 @@ int merger_new(const struct member_ops *ops, const struct merger_settings *setti
         list_init(&merger->inspections);
         list_init(&merger->requests);
         list_init(&merger->mergings);
+        list_init(&merger->backings);
+        merger->drop_fd = -EBADF;
         list_init(&merger->round.storing);
         merger_set(merger, settings);
         r = worker_new(&merger->worker, ret_worker_fd);
@@ -182,6 +185,9 @@ struct merger *merger_free(struct merger *merger)
                 free(list_entry(link, struct scan_request, link));
         list_for_each_safe(link, next, &merger->mergings)
                 free(list_entry(link, struct merging, link));
+        list_for_each_safe(link, next, &merger->backings)
+                backing_free(list_entry(link, struct backing, link));
+        (void)files_dropped(merger);
         list_for_each_safe(link, next, &merger->domains)
                 domain_free(list_entry(link, struct domain, link));
         range_list_deinit(&merger->round.output.protect);
@@ -221,7 +227,8 @@ static int round_add_member(struct merger *merger, const struct member *member)
         list_for_each(link, &member->space.regions) {
                 const struct region *region = list_entry(link, struct region, link);
 
-                if (!region->closing && region->flags & WP_MERGE)
+                if (!region->closing && region->flags & WP_MERGE &&
+                    (!region->backing || files_scannable(region)))
                         entries[round->n_entries++] =
                                 (struct round_entry){.domain = member->domain, .region = region->id};
         }
@@ -504,7 +511,8 @@ static void prepare_reads(struct merger *merger, const struct region *region)
                 uint32_t page = range->page + round->read_offset;
 
                 round->read_pages[round->n_reads] = page;
-                round->reads[round->n_reads++].address = region_address(region, page);
+                round->reads[round->n_reads++].address =
+                        region->backing ? files_read_offset(region, page) : region_address(region, page);
                 if (++round->read_offset == range->n_pages) {
                         round->read_range++;
                         round->read_offset = 0;
@@ -515,7 +523,15 @@ static void prepare_reads(struct merger *merger, const struct region *region)
         merger->work.n_reads = round->n_reads;
 }
 
-static void prepare_survey(struct merger *merger, const struct region *region)
+/* A file does not change: there is nothing to survey. Out of memory: what is left out is met in the next round. */
+static void prepare_file_window(struct round *round, struct region *region)
+{
+        (void)!files_digest(region, round->window_first, round->window_end, round->at_once,
+                            &round->output.read);
+        round->page = round->window_end;
+}
+
+static void prepare_survey(struct merger *merger, struct region *region)
 {
         struct round *round = &merger->round;
 
@@ -523,6 +539,10 @@ static void prepare_survey(struct merger *merger, const struct region *region)
         round->read_range = round->read_offset = 0;
         round->window_first = round->page;
         round->window_end = (uint32_t)MIN(round->page + WORK_SURVEY_PAGES, (uint64_t)round->end);
+        if (region->backing) {
+                prepare_file_window(round, region);
+                return;
+        }
         merger->work.survey_start = region_address(region, round->window_first);
         merger->work.survey_end = region_address(region, round->window_end);
         merger->work.runs = merger->runs;
@@ -537,16 +557,18 @@ static bool prepare_region(struct merger *merger, struct region *region)
 
         merger->work_member = member;
         merger->work.pagemap_fd = member->pagemap_fd;
-        merger->work.mem_fd = member->mem_fd;
+        merger->work.mem_fd = region->backing ? region->backing->fd : member->mem_fd;
+        merger->work.cached = region->backing;
         merger->work.secret = member->domain->secret;
         merger->work.pid = member->space.pid;
         merger->work.ask_nodes = merger->settings.nodes.n > 1;
         if (round->output.protect.n)
                 prepare_protects(merger, region);
+        while (round->read_range >= round->output.read.n && round->page < round->end &&
+               !merger->work.survey_end)
+                prepare_survey(merger, region);
         if (round->read_range < round->output.read.n)
                 prepare_reads(merger, region);
-        else if (round->page < round->end)
-                prepare_survey(merger, region);
         return merger->work.n_protects || merger->work.n_reads || merger->work.survey_end;
 }
 
@@ -609,6 +631,12 @@ static bool prepare_inspection(struct merger *merger)
 
         merger->inspecting = inspection;
         merger->work_member = inspection->member;
+        if (inspection->opening) {
+                merger->work.pid = inspection->member ? inspection->member->space.pid : 0;
+                merger->work.open_start = inspection->vmas[0].start;
+                merger->work.open_end = inspection->vmas[0].end;
+                return true;
+        }
         merger->work.smaps_fd = inspection->smaps_fd;
         merger->work.pagemap_fd = inspection->member ? inspection->member->pagemap_fd : -EBADF;
         merger->work.shared = inspection->shared;
@@ -616,6 +644,7 @@ static bool prepare_inspection(struct merger *merger)
         merger->work.inspect_end = inspection->start + inspection->length;
         merger->work.vmas = inspection->vmas;
         merger->work.n_vmas_max = INSPECTION_VMAS;
+        merger->work.pid = inspection->member ? inspection->member->space.pid : 0;
         return true;
 }
 
@@ -629,6 +658,8 @@ void merger_advance(struct merger *merger, uint64_t now_ns)
         if (!list_empty(&merger->inspections)) {
                 prepared = prepare_inspection(merger);
         } else if (!merger->round.active && prepare_adoption(merger)) {
+                prepared = true;
+        } else if (!merger->round.active && files_prepare_drops(merger)) {
                 prepared = true;
         } else if (merger->round.active && now_ns >= merger->not_before_ns) {
                 prepared = prepare_round(merger);
@@ -753,7 +784,7 @@ void merger_worked(struct merger *merger, uint64_t now_ns)
         } else if (merger->adopting) {
                 match_adopted(merger);
                 merger->adopting = NULL;
-        } else {
+        } else if (!files_dropped(merger)) {
                 round_worked(merger);
         }
         list_for_each(link, &merger->members)
@@ -789,7 +820,7 @@ uint64_t merger_tick(struct merger *merger, uint64_t now_ns)
         uint64_t next;
 
         reap(merger);
-        next = reclaim(merger, now_ns);
+        next = MIN(reclaim(merger, now_ns), files_advance(merger, now_ns));
         if (!list_empty(&merger->requests)) {
                 answer_requests(merger, now_ns);
                 next = MIN(next, now_ns + REQUEST_SETTLE_NS);
@@ -926,6 +957,14 @@ void merger_stat(struct merger *merger, struct merger_stat *ret_stat)
                 stat.pages_shared += domain->pool.n_shared;
                 stat.pages_sharing += domain->pool.n_sharers - domain->pool.n_shared;
                 stat.pages_retired += domain->pool.n_retired;
+        }
+        list_for_each(link, &merger->backings) {
+                const struct backing *backing = list_entry(link, struct backing, link);
+
+                stat.files++;
+                stat.metadata_bytes += backing_bytes(backing);
+                /* One page of a file is one, however many map it. */
+                stat.pages_sharing -= MIN(stat.pages_sharing, backing->n_extra);
         }
         *ret_stat = stat;
 }

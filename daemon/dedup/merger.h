@@ -41,6 +41,7 @@ struct merger_settings {
         uint32_t min_run_pages;
         uint64_t pool_max_pages; /* 0: no limit */
         uint64_t max_map_count;  /* vm.max_map_count */
+        bool files;              /* mappings of files take part */
         struct nodes nodes;
         struct nodes_policy nodes_policy;
 };
@@ -65,6 +66,7 @@ struct merger_stat {
         uint64_t count[PAGE_N_STATES];
         uint64_t pages_shared;
         uint64_t pages_sharing;
+        uint64_t files;         /* of which mappings are registered */
         uint64_t pages_retired; /* that nobody shares so far as we know, but somebody maps */
         uint64_t vmas;
 };
@@ -154,6 +156,9 @@ void merger_scan_cancel(struct merger *merger, bool (*matches)(const void *conte
                         const void *key, void (*release)(void *context));
 
 void merger_pause(struct merger *merger, bool paused);
+
+/* Somebody wants to write to a file whose lease is held through this descriptor; negative: which one is not known. */
+void merger_lease_broken(struct merger *merger, int fd);
 
 /* The worker's descriptor is readable. */
 void merger_worked(struct merger *merger, uint64_t now_ns);

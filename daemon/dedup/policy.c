@@ -94,27 +94,48 @@ static enum reason kind_reason(const struct vma *vma)
         return is_stack(vma) ? REASON_STACK : REASON_NONE;
 }
 
-/* What the program has made of it; the most lasting reason first. */
-static enum reason state_reason(const struct vma *vma, bool resumed)
+/* What the program has asked for; `taken`: that another userfaultfd has it. */
+static enum reason advice_reason(const struct vma *vma, bool taken)
 {
-        const uint32_t taken = VMA_UFFD_MISSING | VMA_UFFD_MINOR | (resumed ? 0 : VMA_UFFD_WP);
-
         if (vma->flags & VMA_SEALED)
                 return REASON_SEALED;
-        if (vma->protection != (PROT_READ | PROT_WRITE))
-                return REASON_PROTECTION;
         if (vma->pkey)
                 return REASON_PKEY;
         if (vma->flags & VMA_LOCKED)
                 return REASON_LOCKED;
         if (vma->flags & VMA_MERGEABLE)
                 return REASON_KSM;
-        if (vma->flags & taken)
+        if (taken)
                 return REASON_UFFD;
         if (vma->flags &
             (VMA_DONTFORK | VMA_DONTDUMP | VMA_WIPEONFORK | VMA_RANDOM | VMA_SEQUENTIAL | VMA_DROPPABLE))
                 return REASON_ADVICE;
         return REASON_NONE;
+}
+
+bool policy_is_file(const struct vma *vma)
+{
+        return vma->inode && !(vma->protection & PROT_WRITE) && special_reason(vma) == REASON_NONE;
+}
+
+enum reason policy_vma_file(const struct vma *vma)
+{
+        if (vma->protection & PROT_EXEC)
+                return REASON_EXECUTABLE;
+        if (vma->protection != PROT_READ)
+                return REASON_PROTECTION;
+        return advice_reason(vma, vma->flags & (VMA_UFFD_MISSING | VMA_UFFD_MINOR | VMA_UFFD_WP));
+}
+
+enum reason policy_file_system(const char *type)
+{
+        static const char *const good[] = {"ext4",  "ext3", "ext2",     "xfs",
+                                           "btrfs", "f2fs", "squashfs", "erofs"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+                if (!strcmp(type, good[i]))
+                        return REASON_NONE;
+        return strcmp(type, "tmpfs") ? REASON_FILE_SYSTEM : REASON_STORAGE;
 }
 
 enum reason policy_vma_unmerged(const struct vma *vma)
@@ -126,6 +147,16 @@ enum reason policy_vma_unmerged(const struct vma *vma)
         if (is_stack(vma))
                 return REASON_STACK;
         return vma->protection == (PROT_READ | PROT_WRITE) ? REASON_NONE : REASON_PROTECTION;
+}
+
+/* What the program has made of it; the most lasting reason first. */
+static enum reason state_reason(const struct vma *vma, bool resumed)
+{
+        const uint32_t taken = VMA_UFFD_MISSING | VMA_UFFD_MINOR | (resumed ? 0 : VMA_UFFD_WP);
+
+        if (vma->protection != (PROT_READ | PROT_WRITE) && !(vma->flags & VMA_SEALED))
+                return REASON_PROTECTION;
+        return advice_reason(vma, vma->flags & taken);
 }
 
 enum reason policy_vma(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode, bool resumed)

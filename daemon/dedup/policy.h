@@ -16,7 +16,16 @@
         X(NONE, "none", "takes part", "")                                                                    \
         X(UNMAPPED, "unmapped", "nothing is mapped there", "register memory after mapping it")               \
         X(SHARED, "shared", "a shared mapping", "use MAP_PRIVATE memory")                                    \
-        X(FILE, "file", "a mapping of a file", "only private anonymous memory is merged so far")             \
+        X(FILE, "file", "a writable mapping of a file", "map it read-only, or use anonymous memory")         \
+        X(EXECUTABLE, "executable", "an executable mapping of a file", "leave it out")                       \
+        X(STORAGE, "storage", "pages of a memfd or tmpfs file, which are the file itself",                   \
+          "merging them would save nothing: leave it out")                                                   \
+        X(FILE_SYSTEM, "file_system", "its file system does not promise to keep a file as it is",            \
+          "use a local file system: ext4, xfs, btrfs")                                                       \
+        X(WRITTEN, "open_for_writing", "the file is open for writing",                                       \
+          "register it when nobody has it open for writing")                                                 \
+        X(EVENTS, "no_events", "writes to a mapping of a file cannot be noticed",                            \
+          "register it without WP_NOTIFY and WP_LAZY")                                                       \
         X(UNPROTECTABLE, "unprotectable", "the kernel cannot write-protect it",                              \
           "use anonymous memory, memfd or tmpfs")                                                            \
         X(PROTECTION, "protection", "not both readable and writable, or executable",                         \
@@ -57,6 +66,15 @@ enum reason {
 const char *reason_name(enum reason reason);
 const char *reason_text(enum reason reason);
 const char *reason_remedy(enum reason reason);
+
+/*
+ * Whether it is a mapping of a file that nobody can write through as it is, which is merged in a way of its own
+ * (dedup/backing.h); whether it can be, as far as smaps tells; and whether files of this type of file system keep to their
+ * leases, and are opened without waiting for anybody.
+ */
+bool policy_is_file(const struct vma *vma);
+enum reason policy_vma_file(const struct vma *vma);
+enum reason policy_file_system(const char *type);
 
 /* Whether it is a private mapping of that pool. */
 bool policy_is_pool(const struct vma *vma, uint64_t pool_dev, uint64_t pool_inode);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dedup/backing.h"
 #include "kernel/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -154,10 +155,12 @@ static int mark_pooled(const struct inspection *inspection, struct region *regio
 static void untrack(struct member *member, const struct region *region)
 {
         for (uint32_t page = 0, end; page < region->n_pages; page = end) {
-                bool pooled = region_flags(region, page) & PAGE_F_POOLED;
+                bool pooled = region->backing || region_flags(region, page) & PAGE_F_POOLED;
 
                 for (end = page + 1;
-                     end < region->n_pages && !(region_flags(region, end) & PAGE_F_POOLED) == !pooled; end++)
+                     end < region->n_pages &&
+                     (region->backing || !(region_flags(region, end) & PAGE_F_POOLED) == !pooled);
+                     end++)
                         if (!region_chunk(region, end))
                                 end = region_chunk_last(region, end);
                 /* What cannot be unregistered was unmapped meanwhile. */
@@ -210,13 +213,18 @@ static void unshare_all(struct member *member, const struct region *region)
         for (uint32_t page = 0; page < region->n_pages; page++)
                 if (!region_chunk(region, page))
                         page = region_chunk_last(region, page);
-                else if (region_state(region, page) == PAGE_MERGED)
+                else if (region_state(region, page) == PAGE_MERGED) {
                         domain_unshare(member->domain, region_key(region, page));
+                        backing_unshare(region, page);
+                }
 }
 
-static int install(struct merger *merger, struct inspection *inspection, struct region **ret_region)
+/* `backing`: of a region that is a mapping of a file; else NULL. */
+static int install(struct merger *merger, struct inspection *inspection, struct backing *backing,
+                   struct region **ret_region)
 {
         struct member *member = inspection->member;
+        const struct vma *first = &inspection->vmas[0];
         struct region *region;
         int r;
 
@@ -230,7 +238,7 @@ static int install(struct merger *merger, struct inspection *inspection, struct 
         }
         r = domain_add_region(member->domain, region);
         if (r >= 0) {
-                r = track(inspection, merger->work.n_vmas, region);
+                r = backing ? 0 : track(inspection, inspection->n_vmas, region);
                 if (r < 0) {
                         untrack(member, region);
                         unshare_all(member, region);
@@ -242,62 +250,159 @@ static int install(struct merger *merger, struct inspection *inspection, struct 
                 region_free(region);
                 return r;
         }
-        member->space.vma_budget = policy_vma_budget(merger->settings.max_map_count, merger->work.n_mappings);
+        if (backing) {
+                backing_join(backing, region,
+                             (uint32_t)((first->offset + (region->start - first->start)) >> PAGE_SHIFT));
+                region->shared = first->shared;
+        }
+        member->space.vma_budget = policy_vma_budget(merger->settings.max_map_count, inspection->n_mappings);
         *ret_region = region;
         return 0;
 }
 
-void task_inspected(struct merger *merger, struct inspection *inspection)
+/* What is wrong with it, at which address. */
+static void answer_refused(struct inspection *inspection, enum reason reason, uint64_t address)
 {
-        char detail[WIRE_MAX_DETAIL] = "";
+        char detail[WIRE_MAX_DETAIL];
+
+        snprintf(detail, sizeof(detail), "%#llx: %s (%s)", (unsigned long long)address, reason_text(reason),
+                 reason_remedy(reason));
+        inspection_answer(inspection, -EOPNOTSUPP, NULL, detail);
+}
+
+/* The memory can take part. */
+static void admit(struct merger *merger, struct inspection *inspection, struct backing *backing,
+                  const struct vma *like)
+{
         struct region *region = NULL;
+        const char *detail = "";
+        int r = install(merger, inspection, backing, &region);
+
+        if (r == -EBUSY) {
+                answer_refused(inspection, REASON_UFFD, inspection->start);
+                return;
+        }
+        if ((r == -EINVAL || r == -EPERM) && !(inspection->flags & WP_MERGE)) {
+                answer_refused(inspection, REASON_UNPROTECTABLE, inspection->start);
+                return;
+        }
+        if (r == -EEXIST) {
+                detail = "it overlaps a region that is registered already";
+                r = -EINVAL;
+        } else if (r < 0) {
+                detail = "registering it with userfaultfd failed";
+        } else {
+                if (like) {
+                        region->kept = like->flags & POLICY_KEPT_FLAGS;
+                        policy_kept_name(like, region->kept_name);
+                }
+                merger_wake(merger);
+        }
+        inspection_answer(inspection, r, region, detail);
+}
+
+/* Whether the region is a mapping of a file, to be merged as such; remnants of pools are none. */
+static bool is_file(const struct inspection *inspection)
+{
+        const struct domain *domain = inspection->member->domain;
+
+        return inspection->flags & WP_MERGE && inspection->n_vmas && policy_is_file(&inspection->vmas[0]) &&
+               !policy_is_pool(&inspection->vmas[0], domain->pool_dev, domain->pool_inode);
+}
+
+static enum reason judge_file(const struct merger *merger, const struct inspection *inspection)
+{
+        const struct vma *vma = &inspection->vmas[0];
+        enum reason reason = merger->settings.files ? policy_vma_file(vma) : REASON_FILE;
+
+        if (reason != REASON_NONE)
+                return reason;
+        if (vma->start > inspection->start)
+                return REASON_UNMAPPED;
+        if (vma->end < inspection->start + inspection->length)
+                return REASON_MIXED;
+        if (inspection->flags & (WP_NOTIFY | WP_LAZY))
+                return REASON_EVENTS;
+        return policy_file_system(merger->work.fs_type);
+}
+
+static void inspected_file(struct merger *merger, struct inspection *inspection)
+{
+        enum reason reason = judge_file(merger, inspection);
+
+        if (reason != REASON_NONE) {
+                answer_refused(inspection, reason, inspection->start);
+                return;
+        }
+        inspection->opening = true;
+        merger_advance(merger, 0);
+}
+
+/* Its process still exists, so that its number was not another's when the file was opened. */
+static void opened(struct merger *merger, struct inspection *inspection)
+{
+        struct work *work = &merger->work;
+        _cleanup_fd_ int fd = fd_take(&work->opened_fd);
+        struct backing *backing;
+        int r = work->lease_error;
+
+        if (!inspection->member || work->open_error < 0 || member_dead(inspection->member)) {
+                inspection_answer(inspection, work->open_error < 0 ? work->open_error : -ENOTCONN, NULL,
+                                  "the file behind the mapping cannot be opened");
+                return;
+        }
+        if (r >= 0)
+                r = files_adopt(merger, fd_take(&fd), &work->opened, &backing);
+        if (r == -EAGAIN)
+                answer_refused(inspection, REASON_WRITTEN, inspection->start);
+        else if (r == -ENOMEM)
+                inspection_answer(inspection, r, NULL, "out of memory");
+        else if (r < 0)
+                answer_refused(inspection, REASON_FILE_SYSTEM, inspection->start);
+        else
+                admit(merger, inspection, backing, NULL);
+        files_sweep(merger);
+}
+
+static void inspected(struct merger *merger, struct inspection *inspection)
+{
         const struct vma *first;
         enum reason reason;
         uint64_t address;
         int r = merger->work.inspect_error;
 
-        if (!inspection->member) {
-                inspection_answer(inspection, -ENOTCONN, NULL, "");
-                return;
-        }
         if (r < 0) {
                 inspection_answer(inspection, r, NULL,
                                   r == -E2BIG ? "the range has too many mappings"
                                               : "its mappings cannot be read");
                 return;
         }
-        reason = judge(inspection, merger->work.n_vmas, &address, &first);
+        inspection->n_vmas = merger->work.n_vmas;
+        inspection->n_mappings = merger->work.n_mappings;
+        if (is_file(inspection)) {
+                inspected_file(merger, inspection);
+                return;
+        }
+        reason = judge(inspection, inspection->n_vmas, &address, &first);
         if (reason == REASON_NONE && inspection->flags & WIRE_REGISTER_POLICY &&
             inspection->flags & WP_MERGE) {
                 reason = REASON_POLICY;
                 address = inspection->start;
         }
-        if (reason == REASON_NONE) {
-                r = install(merger, inspection, &region);
-                if (r == -EEXIST)
-                        snprintf(detail, sizeof(detail), "it overlaps a region that is registered already");
-                else if (r == -EBUSY)
-                        reason = REASON_UFFD;
-                else if ((r == -EINVAL || r == -EPERM) && !(inspection->flags & WP_MERGE))
-                        reason = REASON_UNPROTECTABLE;
-                else if (r < 0)
-                        snprintf(detail, sizeof(detail), "registering it with userfaultfd failed");
-                r = r == -EEXIST ? -EINVAL : r;
-                address = inspection->start;
-        }
-        if (reason != REASON_NONE) {
-                snprintf(detail, sizeof(detail), "%#llx: %s (%s)", (unsigned long long)address,
-                         reason_text(reason), reason_remedy(reason));
-                r = -EOPNOTSUPP;
-        }
-        if (r >= 0) {
-                if (first) {
-                        region->kept = first->flags & POLICY_KEPT_FLAGS;
-                        policy_kept_name(first, region->kept_name);
-                }
-                merger_wake(merger);
-        }
-        inspection_answer(inspection, r, region, detail);
+        if (reason == REASON_NONE)
+                admit(merger, inspection, NULL, first);
+        else
+                answer_refused(inspection, reason, address);
+}
+
+void task_inspected(struct merger *merger, struct inspection *inspection)
+{
+        if (inspection->opening)
+                opened(merger, inspection);
+        else if (!inspection->member)
+                inspection_answer(inspection, -ENOTCONN, NULL, "");
+        else
+                inspected(merger, inspection);
 }
 
 /* ------------------------------------------------------------------ tasks */
@@ -309,6 +414,7 @@ void task_end_region(struct merger *merger, struct member *member, struct region
                 merger->round.region = NULL;
         merger_end_mergings(merger, member, region, false);
         unshare_all(member, region);
+        files_leave(region);
         domain_remove_region(member->domain, region);
         space_remove(&member->space, region);
         region_free(region);
@@ -566,6 +672,9 @@ static void page_done(struct merger *merger, struct run *run, uint32_t page, uin
         struct domain *domain = run->member->domain;
         bool written = region_flags(run->region, page) & PAGE_F_WRITTEN;
 
+        if (run->kind == WIRE_RUN_FILE)
+                files_merged(run->region, page);
+
         if (run->kind == WIRE_RUN_ZERO) {
                 region_set_state(run->region, page, PAGE_ZERO, 0);
                 run->member->stat.zeros++;
@@ -584,7 +693,7 @@ static void page_failed(struct run *run, uint32_t page, uint32_t slot, enum reas
         region_set_state(run->region, page, PAGE_TRACKED, 0);
         region_mark_failed(run->region, page);
         run->member->stat.failures[reason]++;
-        if (run->kind == WIRE_RUN_MERGE)
+        if (run_has_slots(run))
                 domain_unpin(run->member->domain, slot);
 }
 
@@ -613,8 +722,10 @@ static void end_sharing(struct region *region, uint32_t page, enum page_state st
         uint32_t slot = region_key(region, page);
 
         region_set_state(region, page, state, state == PAGE_COPIED ? slot : 0);
-        if (counted)
-                domain_unshare(member->domain, slot);
+        if (!counted)
+                return;
+        domain_unshare(member->domain, slot);
+        backing_unshare(region, page);
 }
 
 void task_copied(struct region *region, uint32_t page)
@@ -650,6 +761,8 @@ static void unmerge_result(struct run *run, const struct wire_run_result *result
                         continue;
                 if (bitmap_get(result->done, i))
                         end_sharing(run->region, run->page + i, PAGE_VOLATILE);
+                else if (run->region->backing) /* it still maps the slot */
+                        continue;
                 else if (bitmap_get(result->busy, i))
                         task_copied(run->region, run->page + i);
                 else
@@ -677,6 +790,7 @@ int merger_result(struct merger *merger, struct member *member, const struct wir
         task_advance(merger, member);
         member_dispatch(member, merger->ops);
         merger_answer_mergings(merger, clock_now());
+        (void)files_advance(merger, clock_now());
         return 0;
 }
 

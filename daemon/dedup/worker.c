@@ -4,6 +4,7 @@
 
 #include "dedup/worker.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
@@ -12,9 +13,11 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "dedup/fingerprint.h"
+#include "kernel/lease.h"
 #include "kernel/pagemap.h"
 #include "kernel/poolfile.h"
 #include "util/cleanup.h"
@@ -83,11 +86,35 @@ static void read_pages(struct worker *worker, struct work *work, size_t first, s
         char *buffer = worker->buffer + first * PAGE_BYTES;
         long got = error_from(pread(work->mem_fd, buffer, n * PAGE_BYTES, (off_t)work->reads[first].address));
 
-        for (size_t i = 0; i < n; i++) {
-                struct work_read *read = &work->reads[first + i];
-                const char *page = buffer + i * PAGE_BYTES;
+        for (size_t i = 0; i < n; i++)
+                work->reads[first + i].ok = got >= (long)((i + 1) * PAGE_BYTES);
+}
 
-                read->ok = got >= (long)((i + 1) * PAGE_BYTES);
+/*
+ * The same of a file, through a descriptor of our own, so that nothing comes into a client's resident memory. What is not in
+ * the page cache takes no memory that could be saved, and is not fetched from the disk.
+ */
+static void read_cached(struct worker *worker, struct work *work, size_t first, size_t n)
+{
+        for (size_t i = first, done; i < first + n; i += done) {
+                struct iovec to = {worker->buffer + i * PAGE_BYTES, (first + n - i) * PAGE_BYTES};
+                long got =
+                        error_from(preadv2(work->mem_fd, &to, 1, (off_t)work->reads[i].address, RWF_NOWAIT));
+
+                done = got < (long)PAGE_BYTES ? 0 : (size_t)got / PAGE_BYTES;
+                for (size_t k = 0; k < done; k++)
+                        work->reads[i + k].ok = true;
+                if (!done)
+                        work->reads[i + done++].ok = false;
+        }
+}
+
+static void hash_pages(struct worker *worker, struct work *work, size_t first, size_t n)
+{
+        for (size_t i = first; i < first + n; i++) {
+                struct work_read *read = &work->reads[i];
+                const char *page = worker->buffer + i * PAGE_BYTES;
+
                 if (!read->ok)
                         continue;
                 read->zero = fingerprint_zero(page);
@@ -119,7 +146,8 @@ static void ask_nodes_of_client(struct work *work)
                 work->reads[i].node = nodes[i];
 }
 
-static void ask_nodes_of_pool(struct work *work)
+/* Of a pool, or another file. */
+static void ask_nodes_of_file(struct work *work)
 {
         int nodes[WORK_READ_PAGES];
 
@@ -138,14 +166,20 @@ static void do_read(struct worker *worker, struct work *work)
         for (size_t i = 0, end; i < work->n_reads; i = end) {
                 /* 64 pages at a time: what was read is hashed while it is in the cache. */
                 end = neighbours_end(work, i, 64);
-                read_pages(worker, work, i, end - i);
+                if (work->cached)
+                        read_cached(worker, work, i, end - i);
+                else
+                        read_pages(worker, work, i, end - i);
+                hash_pages(worker, work, i, end - i);
         }
         for (size_t i = 0; i < work->n_reads; i++)
                 work->reads[i].node = NUMA_NO_NODE;
-        if (work->ask_nodes && work->pid)
+        if (work->ask_nodes && work->cached)
+                ask_nodes_of_file(work);
+        else if (work->ask_nodes && work->pid)
                 ask_nodes_of_client(work);
         else if (work->ask_nodes)
-                ask_nodes_of_pool(work);
+                ask_nodes_of_file(work);
 }
 
 static void do_survey(struct work *work)
@@ -199,6 +233,35 @@ static void do_inspect(struct work *work)
                 if (work->vmas[i].inode)
                         mark_shared(work, MAX(work->vmas[i].start, work->inspect_start),
                                     MIN(work->vmas[i].end, work->inspect_end));
+        work->fs_type[0] = '\0';
+        if (work->n_vmas && work->vmas[0].inode)
+                (void)!mapfile_type(work->pid, work->vmas[0].dev_major, work->vmas[0].dev_minor,
+                                    work->fs_type);
+}
+
+static void do_open(struct work *work)
+{
+        int fd = mapfile_open(work->pid, work->open_start, work->open_end);
+
+        work->open_error = MIN(fd, 0);
+        work->lease_error = 0;
+        if (fd < 0)
+                return;
+        work->open_error = (int)error_from(fstat(fd, &work->opened));
+        if (work->open_error >= 0)
+                work->lease_error = lease_take(fd);
+        if (work->open_error < 0 || work->lease_error < 0)
+                close(fd);
+        else
+                work->opened_fd = fd;
+}
+
+/* Whoever still maps a page keeps it. */
+static void do_drop(const struct work *work)
+{
+        for (size_t i = 0; i < work->n_drops; i++)
+                (void)!posix_fadvise(work->drop_fd, (off_t)work->drops[i].page << PAGE_SHIFT,
+                                     (off_t)work->drops[i].n_pages << PAGE_SHIFT, POSIX_FADV_DONTNEED);
 }
 
 static void *worker_main(void *argument)
@@ -228,6 +291,10 @@ static void *worker_main(void *argument)
                         do_survey(work);
                 if (work->smaps_fd >= 0)
                         do_inspect(work);
+                if (work->open_end)
+                        do_open(work);
+                if (work->drop_fd >= 0)
+                        do_drop(work);
                 atomic_store(&worker->done, work);
                 if (write(worker->done_fd, &one, sizeof(one)) < 0)
                         continue; /* the counter is full: it is readable, which is all that matters */

@@ -13,9 +13,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
+#include "dedup/scan.h"
 #include "kernel/anchor.h"
+#include "kernel/mapfile.h"
 #include "kernel/numa.h"
 #include "kernel/procmaps.h"
 #include "kernel/uapi.h"
@@ -71,6 +74,7 @@ struct work {
         struct work_read *reads;
         size_t n_reads;
         bool ask_nodes; /* where the pages lie */
+        bool cached;    /* mem_fd is a file's; of that, only what is in the page cache */
         pid_t pid;      /* the client's; 0: mem_fd is a pool's */
 
         /* survey of [survey_start, survey_end) */
@@ -91,11 +95,26 @@ struct work {
         size_t n_vmas;       /* out */
         uint64_t n_mappings; /* out: of the process, those before inspect_end */
         int inspect_error;   /* out; -E2BIG: more than n_vmas_max */
+        char fs_type[MAPFILE_TYPE_BYTES]; /* out: of the file system of the first of vmas; empty: not known */
+
+        /* open the file behind the mapping [open_start, open_end) of `pid`, and take a lease */
+        uint64_t open_start;
+        uint64_t open_end;
+        int open_error; /* out */
+        int lease_error;
+        int opened_fd; /* out, if there is no error */
+        struct stat opened;
+
+        /* drop from the page cache what nobody maps */
+        int drop_fd; /* -EBADF: nothing */
+        const struct page_range *drops;
+        size_t n_drops;
 };
 
 #define WORK_INIT                                                                                            \
         {                                                                                                    \
-                .pool_fd = -EBADF, .pagemap_fd = -EBADF, .mem_fd = -EBADF, .smaps_fd = -EBADF                \
+                .pool_fd = -EBADF, .pagemap_fd = -EBADF, .mem_fd = -EBADF, .smaps_fd = -EBADF,               \
+                .opened_fd = -EBADF, .drop_fd = -EBADF                                                       \
         }
 
 struct worker;

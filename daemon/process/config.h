@@ -32,6 +32,8 @@
           "Shorter runs of equal pages are not merged: each run may cost two VMAs")                          \
         X(merge, pool_max_bytes, size, 0, 0, UINT64_MAX, true,                                               \
           "Memory for canonical pages, all domains together; 0 means no limit of our own")                   \
+        X(merge, merge_files, flag, 1, 0, 1, false,                                                          \
+          "Merge read-only mappings of files, whose content wpd keeps as it is by leases")                   \
         X(merge, merge_across_nodes, flag, 0, 0, 1, true,                                                    \
           "Merge pages of different NUMA nodes, too; without it each node has copies of its own")            \
         X(merge, max_node_replicas, u64, 1, 1, 64, true,                                                     \

@@ -45,9 +45,12 @@
  *                    memory is merged cannot be followed without that event; /proc/PID/smaps of other users'
  *                    processes says what memory is before it is touched.
  *   CAP_IPC_LOCK     only in the case that stage 2 names.
+ *   CAP_LEASE, CAP_CHECKPOINT_RESTORE, CAP_DAC_READ_SEARCH
+ *                    only if mappings of files take part (sandbox_keep_files()): a file that clients map is opened through
+ *                    their /proc/PID/map_files, for reading, and a lease on it taken, whoever owns it.
  *
  * Capabilities that could be thought to be needed and are not
- *   CAP_DAC_READ_SEARCH   clients open their own /proc/self/mem and /proc/self/pagemap and pass the
+ *   CAP_DAC_READ_SEARCH   (without files) clients open their own /proc/self/mem and /proc/self/pagemap and pass the
  *                         descriptors
  *   CAP_SYS_ADMIN         only the mount of stage 1 needs it; its files are created with ordinary rights
  *   CAP_KILL              clients are never signalled
@@ -87,6 +90,10 @@
 #define DESCRIPTORS_WANTED (1 << 20)
 
 static const cap_value_t sandbox_caps[] = SANDBOX_CAPS;
+static const cap_value_t file_caps[] = SANDBOX_FILE_CAPS;
+
+/* Mappings of files take part. */
+static bool files_kept;
 
 /* Memory is locked beyond RLIMIT_MEMLOCK, which only CAP_IPC_LOCK allows. */
 static bool lock_needs_cap;
@@ -113,7 +120,9 @@ struct rule {
         CALL(_call), .n_conditions = 1, .conditions = {{_argument, _mask, _value}}
 #define IOCTL(_request) CALL_IF(ioctl, 1, INT_BITS, (_request))
 #define FCNTL(_command) CALL_IF(fcntl, 1, INT_BITS, (_command))
-#define PRCTL(_option)  CALL_IF(prctl, 0, INT_BITS, (_option))
+#define FCNTL_TO(_command, _value)                                                                           \
+        CALL(fcntl), .n_conditions = 2, .conditions = {{1, INT_BITS, (_command)}, {2, INT_BITS, (_value)}}
+#define PRCTL(_option) CALL_IF(prctl, 0, INT_BITS, (_option))
 
 #define CLONE_NEW_ANY                                                                                        \
         (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |        \
@@ -201,7 +210,14 @@ static const struct rule rules[] = {
         {FCNTL(F_SETFL)},         /* libev and the ring want O_NONBLOCK, one of them the contrary */
         {FCNTL(F_DUPFD_CLOEXEC)}, /* a descriptor for a second owner */
         {FCNTL(F_OFD_SETLK)},     /* pages of the pool that are about to be given back */
-        {IOCTL(TCGETS)},          /* isatty(3): how to write the log */
+        {FCNTL_TO(F_SETLEASE,
+                  F_RDLCK)}, /* files whose pages are merged stay as they are; so the next three */
+        {FCNTL_TO(F_SETLEASE, F_UNLCK)},
+        {FCNTL(F_GETLEASE)},
+        {FCNTL(F_SETSIG)},
+        {CALL(preadv2)},   /* their content, as far as it is in memory */
+        {CALL(fadvise64)}, /* pages of theirs that nobody maps any more go */
+        {IOCTL(TCGETS)},   /* isatty(3): how to write the log */
 
         /* Memory; nothing executable, ever. */
         {CALL(brk)}, /* malloc(3) */
@@ -228,7 +244,7 @@ static const struct rule rules[] = {
         {PRCTL(PR_SET_NAME)},      /* pthread_setname_np(3) */
         {PRCTL(PR_SET_VMA)},       /* newer C libraries name their mappings */
 
-        /* Signals. abort(3) may signal this process, see add_abort(). */
+        /* Signals. abort(3) may signal this process, see add_signals(). */
         {CALL(rt_sigaction)},
         {CALL(rt_sigprocmask)}, /* a thread starts with signals blocked */
         {CALL(rt_sigreturn)},
@@ -311,12 +327,17 @@ static int add_rules(scmp_filter_ctx filter, const struct rule *list, size_t n)
         return 0;
 }
 
-/* abort(3) sends SIGABRT to the calling thread; no other process can be reached. */
-static int add_abort(scmp_filter_ctx filter)
+/* abort(3) sends SIGABRT to the calling thread, and leases signal this process; no other can be reached. */
+static int add_signals(scmp_filter_ctx filter)
 {
         struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_MASKED_EQ, INT_BITS, (scmp_datum_t)getpid());
+        struct scmp_arg_cmp own[] = {SCMP_A1(SCMP_CMP_MASKED_EQ, INT_BITS, F_SETOWN),
+                                     SCMP_A2(SCMP_CMP_MASKED_EQ, INT_BITS, (scmp_datum_t)getpid())};
+        int r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &self);
 
-        return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &self);
+        if (r >= 0)
+                r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), ARRAY_SIZE(own), own);
+        return r;
 }
 
 static int load_filter(void)
@@ -337,7 +358,7 @@ static int load_filter(void)
         if (r >= 0)
                 r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
         if (r >= 0)
-                r = add_abort(filter);
+                r = add_signals(filter);
 #ifdef WPD_SANITIZER
         if (r >= 0)
                 r = add_rules(filter, sanitizer_rules, ARRAY_SIZE(sanitizer_rules));
@@ -349,6 +370,9 @@ static bool stays(cap_value_t cap)
 {
         for (size_t i = 0; i < ARRAY_SIZE(sandbox_caps); i++)
                 if (sandbox_caps[i] == cap)
+                        return true;
+        for (size_t i = 0; i < ARRAY_SIZE(file_caps) && files_kept; i++)
+                if (file_caps[i] == cap)
                         return true;
         return cap == CAP_IPC_LOCK && lock_needs_cap;
 }
@@ -436,6 +460,14 @@ static bool has_cap(cap_value_t cap)
         cap_flag_value_t value = CAP_CLEAR;
 
         return caps && cap_get_flag(caps, cap, CAP_EFFECTIVE, &value) >= 0 && value == CAP_SET;
+}
+
+bool sandbox_keep_files(void)
+{
+        files_kept = true;
+        for (size_t i = 0; i < ARRAY_SIZE(file_caps); i++)
+                files_kept = files_kept && has_cap(file_caps[i]);
+        return files_kept;
 }
 
 int sandbox_lock_memory(void)

@@ -13,6 +13,8 @@
 
 #include <sys/capability.h>
 
+#include <stdbool.h>
+
 #include "util/error.h"
 
 /*
@@ -23,6 +25,15 @@
         {                                                                                                    \
                 CAP_SYS_PTRACE                                                                               \
         }
+
+/* What stays, too, after sandbox_keep_files(). */
+#define SANDBOX_FILE_CAPS                                                                                    \
+        {                                                                                                    \
+                CAP_LEASE, CAP_CHECKPOINT_RESTORE, CAP_DAC_READ_SEARCH                                       \
+        }
+
+/* Files that clients map are to be merged. False: this process lacks what that needs, and it is given up with the rest. */
+bool sandbox_keep_files(void);
 
 /*
  * Raises RLIMIT_NOFILE as far as allowed and RLIMIT_MEMLOCK to infinity, and locks present and future memory

@@ -352,14 +352,28 @@ static void member_gone(void *context, uint64_t bytes)
         free(charge);
 }
 
-const struct member_ops session_member_ops = {
-        .send_batch = send_batch, .send_written = send_written, .hears = hears, .gone = member_gone};
+static void send_away(void *context, const char *reason)
+{
+        struct session *session = context;
+
+        log_warning("client %d (%s, uid %u) sent away: %s", session->pid, session->name, session->uid,
+                    reason);
+        refuse(session->server, session->pid, 0, 0, reason);
+        shutdown(session->fd, SHUT_RDWR);
+}
+
+const struct member_ops session_member_ops = {.send_batch = send_batch,
+                                              .send_written = send_written,
+                                              .hears = hears,
+                                              .send_away = send_away,
+                                              .gone = member_gone};
 
 static uint64_t kept_of(const struct region *region)
 {
         return (region->kept & VMA_NORESERVE ? WIRE_KEPT_NORESERVE : 0) |
                (region->kept & VMA_HUGEPAGE ? WIRE_KEPT_HUGEPAGE : 0) |
-               (region->kept & VMA_NOHUGEPAGE ? WIRE_KEPT_NOHUGEPAGE : 0);
+               (region->kept & VMA_NOHUGEPAGE ? WIRE_KEPT_NOHUGEPAGE : 0) |
+               (region->shared ? WIRE_KEPT_SHARED : 0);
 }
 
 static int send_registered(struct session *session, uint64_t serial, const struct region *region)
@@ -440,7 +454,10 @@ static void handle_hello(struct session *session, const struct wire_hello *hello
         if (r >= 0)
                 r = send_welcome(session);
         if (r < 0) {
-                log_error("client %d cannot be served: %s", session->pid, strerror(-r));
+                if (r == -EPIPE) /* it went away while it was greeted */
+                        log_debug("client %d (%s) is gone", session->pid, session->name);
+                else
+                        log_error("client %d cannot be served: %s", session->pid, strerror(-r));
                 session_free(session);
                 return;
         }
@@ -760,6 +777,11 @@ static int start_task(struct session *session, struct region *region, const stru
 
         if (!call)
                 return send_reply(session, message->header.serial, -ENOMEM, "out of memory");
+        if (message->header.type == WIRE_PROTECT && region->backing) {
+                call_free(call);
+                return send_reply(session, message->header.serial, -EOPNOTSUPP,
+                                  "the kernel cannot write-protect a mapping of a file");
+        }
         call->address = region->start + message->offset;
         call->bytes = message->header.type == WIRE_UNREGISTER ? (uint64_t)region->n_pages << PAGE_SHIFT
                                                               : message->length;

@@ -462,6 +462,7 @@ static void allowed_sockets(void)
         memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
         check(fcntl(fd, F_GETFD) == FD_CLOEXEC);
         check(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
+        check(fcntl(-1, F_SETLEASE, F_UNLCK) < 0 && fcntl(-1, F_SETOWN, getpid()) < 0 && errno == EBADF);
         check(close(fd) == 0);
         check(send(server, "y", 1, MSG_NOSIGNAL) == 1 && recv(client, &byte, 1, 0) == 1);
         check(shutdown(server, SHUT_RDWR) == 0);
@@ -613,7 +614,7 @@ FORBIDDEN(mkdir, mkdir("/", 0700))
 FORBIDDEN(rename, rename("/", "/"))
 FORBIDDEN(chmod, chmod("/", 0755))
 FORBIDDEN(link, link("/", "/"))
-FORBIDDEN(setlease, fcntl(-1, F_SETLEASE, F_RDLCK))
+FORBIDDEN(setlease, fcntl(-1, F_SETLEASE, F_WRLCK))
 FORBIDDEN(setown, fcntl(-1, F_SETOWN, 1))
 FORBIDDEN(x32, syscall(0x40000000 | SYS_getpid))
 

@@ -479,10 +479,10 @@ static void test_version_before(void **state)
         assert_int_equal(check(&message, sizeof(struct wire_contexts), 5, WIRE_FROM_CLIENT), -EBADMSG);
         build(&message, WIRE_WELCOME);
         assert_int_equal(check(&message, sizeof(struct wire_welcome), 5, WIRE_FROM_DAEMON), -EBADMSG);
-        assert_int_equal(WIRE_VERSION, 3);
+        assert_int_equal(WIRE_VERSION, 4);
         /* HELLO is as it was: whoever reads it can say what is wrong. */
         build(&message, WIRE_HELLO);
-        message.hello.version = 2;
+        message.hello.version = 3;
         assert_int_equal(check_type(&message, WIRE_HELLO), 0);
 }
 

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Backing: a file of which regions are read-only mappings. */
+
+#include "dedup/backing.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/lease.h"
+#include "util/bits.h"
+#include "util/cleanup.h"
+
+static uint32_t whole_pages(off_t size)
+{
+        return (uint32_t)MIN((uint64_t)size >> PAGE_SHIFT, (uint64_t)UINT32_MAX);
+}
+
+int backing_new(int fd, const struct stat *st, struct backing **ret_backing)
+{
+        struct backing *backing = calloc(1, sizeof(*backing));
+
+        if (!backing)
+                return -ENOMEM;
+        *backing = (struct backing){.fd = -EBADF,
+                                    .dev = st->st_dev,
+                                    .inode = st->st_ino,
+                                    .state = BACKING_LEASED,
+                                    .n_pages = whole_pages(st->st_size)};
+        list_init(&backing->link);
+        list_init(&backing->regions);
+        backing->sites = calloc(MAX(backing->n_pages, 1U), sizeof(*backing->sites));
+        if (!backing->sites) {
+                backing_free(backing);
+                return -ENOMEM;
+        }
+        backing->fd = fd;
+        *ret_backing = backing;
+        return 0;
+}
+
+struct backing *backing_free(struct backing *backing)
+{
+        if (!backing)
+                return NULL;
+        list_remove(&backing->link);
+        fd_close(backing->fd); /* and with it the lease */
+        range_list_deinit(&backing->drops);
+        free(backing->sites);
+        free(backing);
+        return NULL;
+}
+
+void backing_join(struct backing *backing, struct region *region, uint32_t page)
+{
+        region->backing = backing;
+        region->backing_page = page;
+        list_append(&backing->regions, &region->sibling);
+}
+
+void backing_leave(struct region *region)
+{
+        if (!region->backing)
+                return;
+        list_remove(&region->sibling);
+        region->backing = NULL;
+}
+
+bool backing_page(const struct region *region, uint32_t page, uint32_t *ret_page)
+{
+        if (!region->backing || region->backing->n_pages <= region->backing_page ||
+            page >= region->backing->n_pages - region->backing_page)
+                return false;
+        *ret_page = region->backing_page + page;
+        return true;
+}
+
+bool backing_region_page(const struct region *region, uint32_t file_page, uint32_t *ret_page)
+{
+        if (file_page < region->backing_page || file_page - region->backing_page >= region->n_pages)
+                return false;
+        *ret_page = file_page - region->backing_page;
+        return true;
+}
+
+bool backing_same(const struct region *a, uint32_t page_a, const struct region *b, uint32_t page_b)
+{
+        return a->backing && a->backing == b->backing && a->backing_page + page_a == b->backing_page + page_b;
+}
+
+void backing_share(const struct region *region, uint32_t page)
+{
+        uint32_t file_page;
+
+        if (!backing_page(region, page, &file_page) || region->backing->sites[file_page] == UINT16_MAX)
+                return;
+        region->backing->n_extra += region->backing->sites[file_page]++ > 0;
+}
+
+void backing_unshare(const struct region *region, uint32_t page)
+{
+        uint32_t file_page;
+
+        if (!backing_page(region, page, &file_page) || !region->backing->sites[file_page] ||
+            region->backing->sites[file_page] == UINT16_MAX)
+                return;
+        region->backing->n_extra -= --region->backing->sites[file_page] > 0;
+}
+
+bool backing_in_use(const struct backing *backing)
+{
+        list_for_each(link, &backing->regions) {
+                const struct region *region = list_entry(link, struct region, sibling);
+
+                if (region->count[PAGE_MERGED] || region->count[PAGE_PLANNED])
+                        return true;
+        }
+        return false;
+}
+
+int backing_measure(struct backing *backing)
+{
+        uint32_t n_pages;
+        uint16_t *sites;
+        struct stat st;
+
+        if (fstat(backing->fd, &st) < 0)
+                return -errno;
+        n_pages = whole_pages(st.st_size);
+        sites = reallocarray(backing->sites, MAX(n_pages, 1U), sizeof(*sites));
+        if (!sites)
+                return -ENOMEM;
+        if (n_pages > backing->n_pages)
+                memset(sites + backing->n_pages, 0, (n_pages - backing->n_pages) * sizeof(*sites));
+        backing->sites = sites;
+        backing->n_pages = n_pages;
+        return 0;
+}
+
+size_t backing_bytes(const struct backing *backing)
+{
+        return sizeof(*backing) + backing->n_pages * sizeof(*backing->sites) +
+               backing->drops.capacity * sizeof(*backing->drops.ranges);
+}

@@ -1,0 +1,86 @@
+#pragma once
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Backing: a file of which regions are read-only mappings, and the lease that keeps it as it is
+ *
+ * Theory of operation
+ *
+ * As long as we hold a read lease on the file its content cannot change, so a page of it may be replaced by a canonical page in
+ * every mapping. When somebody wants to write the kernel tells us and lets him wait:
+ *
+ *   LEASED -> (a writer comes) -> BREAKING -> (nothing of it is merged any more) -> OPEN -> (nobody has it open
+ *   for writing) -> LEASED ...
+ *
+ * While BREAKING nothing new is planned, and every region of the file is given back as its owner could ask for it. The
+ * writer goes on when that is done, or at the latest after BACKING_BREAK_NS: members that have not answered by then are
+ * sent away. What was read before a file was OPEN is forgotten.
+ *
+ * One page of a file that several regions map is one page already. So they never match each other; when one of
+ * them is merged its siblings follow, for only then the file's page can go. And `sites` counts how many share for each
+ * page of the file, so that one page is not counted as saved twice.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "core/region.h"
+#include "dedup/scan.h"
+#include "util/error.h"
+#include "util/list.h"
+
+enum backing_state {
+        BACKING_LEASED,
+        BACKING_BREAKING,
+        BACKING_OPEN,
+};
+
+/* How long a writer waits at most. */
+#define BACKING_BREAK_NS (2 * NSEC_PER_SEC)
+
+struct backing {
+        struct list link; /* in the merger's list */
+        int fd;           /* for reading */
+        dev_t dev;
+        ino_t inode;
+        enum backing_state state;
+        uint64_t deadline_ns;    /* BREAKING: of the members; OPEN: when to try the lease again */
+        uint64_t retry_ns;       /* OPEN: between attempts */
+        uint32_t n_pages;        /* whole ones; what is behind them is never merged */
+        struct list regions;     /* region->sibling */
+        uint16_t *sites;         /* by page: how many regions share it */
+        uint64_t n_extra;        /* sites beyond the first, all together */
+        struct range_list drops; /* pages that were merged: the file's own may be of no use now */
+};
+
+/* Takes over the descriptor, which has a lease, on success. */
+int backing_new(int fd, const struct stat *st, struct backing **ret_backing) wp_check;
+/* Only when it has no regions. Ends the lease. */
+struct backing *backing_free(struct backing *backing);
+
+/* The region begins with this page of the file. */
+void backing_join(struct backing *backing, struct region *region, uint32_t page);
+/* Its pages share no more. */
+void backing_leave(struct region *region);
+
+/* The page of the file that a page of a region is; whether there is one. */
+bool backing_page(const struct region *region, uint32_t page, uint32_t *ret_page);
+/* The page of a region that is this page of its file; whether there is one. */
+bool backing_region_page(const struct region *region, uint32_t file_page, uint32_t *ret_page);
+
+/* Whether two pages of regions are the same page of a file. */
+bool backing_same(const struct region *a, uint32_t page_a, const struct region *b, uint32_t page_b);
+
+/* A page of a region begins, or ends, to share. */
+void backing_share(const struct region *region, uint32_t page);
+void backing_unshare(const struct region *region, uint32_t page);
+
+/* Whether some page of its regions is merged, or may be at any moment. */
+bool backing_in_use(const struct backing *backing);
+
+/* The file may have become shorter or longer. */
+int backing_measure(struct backing *backing) wp_check;
+
+size_t backing_bytes(const struct backing *backing);

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * File runs: read-only mappings of files that come to map canonical pages, and go back to their file
+ *
+ * Theory of operation
+ *
+ * The content of such a page is the file's, and the daemon has seen to it that the file does not change (it holds a lease).
+ * So nothing has to be frozen while a run is compared: a mapping of the pool with the same content takes the place of the
+ * file's, in one mremap(2). What has to be possible at any moment is the way back, exactly: the same file, of
+ * which this process may have no descriptor any more, at the same place, with the same flags. So before a run is replaced its
+ * mapping is doubled: mremap(2) with MREMAP_DONTUNMAP moves the page tables to a second mapping of the same file, the
+ * *shadow*, and leaves the first one, which fills itself again from the file (tests/kernel/remap_file.c). Each region has
+ * a shadow of its own size, of which the parts that were never merged are reserved addresses and no more. The way back
+ * is the same call in the other direction. The shadow is empty but for moments, so that nobody maps the file's pages.
+ *
+ * One run [a, a+n):
+ *   1. Pages that the program has a private copy of are left alone, as far as they are known.
+ *   2. Double the rest. A copy that was made just now has moved along: then the part goes back at once, with it.
+ *   3. Compare the shadow with X, a read-only mapping of the pool. It is read through /proc/self/mem, which fails where a load
+ *      would be a SIGBUS: if it is not the file any more that the daemon believes it to be.
+ *   4. What is equal: mremap(X -> a).
+ *   5. Empty the shadow.
+ *
+ * The way back: pages that were made writable and written meanwhile are private copies in a mapping of the pool. They are the
+ * program's, whatever becomes of the file, and become copies in the file's mapping. So that none is made or changed between
+ * looking for them and the mremap(2), writers are held by watch for that long (protect.c says what that context is otherwise
+ * for), and go on in the file's mapping. Until then the daemon keeps the pool's page.
+ *
+ * A mapping of the pool has no use for the contexts that serve other merged memory: it is not written, and a page that is
+ * discarded comes from the pool again with the content that the file has.
+ *
+ * Without a daemon nobody holds the lease: everything goes back to its file when the connection ends.
+ */
+
+#include "libwp/client.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernel/mapping.h"
+#include "kernel/pagemap.h"
+#include "kernel/poollock.h"
+#include "kernel/uffd.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+
+#define RETRY_PAUSE_NS (50 * NSEC_PER_USEC)
+
+struct file_run {
+        struct wp_client *client;
+        struct wp_region *region;
+        uintptr_t address;
+        unsigned n_pages;
+        char *pool;     /* X, page for page; the parts that have moved are no longer ours */
+        uint64_t *done; /* as in struct wire_run_result */
+        uint64_t *busy;
+};
+
+static uintptr_t page_address(const struct file_run *run, unsigned page)
+{
+        return run->address + page * PAGE_BYTES;
+}
+
+static char *shadow_page(const struct file_run *run, unsigned page)
+{
+        return run->region->shadow + (run->address - run->region->start) + page * PAGE_BYTES;
+}
+
+static bool remap(void *from, void *to, size_t bytes, int flags)
+{
+        return mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | flags, to) == to;
+}
+
+/* Sets the bits of pages that are private copies, swapped out ones excepted; false: that cannot be told. */
+static bool find_copied(const struct file_run *run, const void *start, unsigned n_pages, uint64_t *copied)
+{
+        struct page_region found[WIRE_RUN_PAGES / 2 + 1];
+        uint64_t at = (uintptr_t)start, walked;
+        int n = pagemap_survey_copied(run->client->pagemap_fd, at, at + n_pages * PAGE_BYTES, found,
+                                      ARRAY_SIZE(found), &walked);
+
+        for (int i = 0; i < n; i++)
+                for (uint64_t page = found[i].start; page < found[i].end; page += PAGE_BYTES)
+                        bitmap_set(copied, (page - at) / PAGE_BYTES);
+        return n >= 0;
+}
+
+/* Addresses for the shadow of the region. They are nobody's while no part of it is in use. */
+static int make_shadow(struct wp_region *region)
+{
+        void *shadow;
+
+        if (region->shadow)
+                return 0;
+        shadow = mmap(NULL, region->length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (shadow == MAP_FAILED)
+                return -errno;
+        region->shadow = shadow;
+        return 0;
+}
+
+void filerun_forget(struct wp_region *region)
+{
+        if (region->shadow)
+                munmap(region->shadow, region->length);
+        region->shadow = NULL;
+}
+
+/* Nothing that happened since it was registered makes it something else. */
+static int check_mapping(const struct file_run *run)
+{
+        bool shared = run->region->kept.flags & WIRE_KEPT_SHARED;
+        struct mapping mapping;
+        int r = mapping_query(run->client->maps_fd, run->address, &mapping);
+
+        if (r < 0)
+                return r == -ENOTTY ? 0 : r;
+        if (!mapping.inode || mapping.protection != PROT_READ || mapping.shared != shared ||
+            mapping.end < page_address(run, run->n_pages))
+                return -EBUSY;
+        return 0;
+}
+
+static int map_pool(struct file_run *run, uint64_t pool_offset)
+{
+        int kind = run->region->kept.flags & WIRE_KEPT_SHARED ? MAP_SHARED : MAP_PRIVATE;
+        size_t bytes = run->n_pages * PAGE_BYTES;
+        void *pool;
+        int r;
+
+        if (pool_offset > run->client->pool_bytes || bytes > run->client->pool_bytes - pool_offset)
+                return -EINVAL;
+        pool = mmap(NULL, bytes, PROT_READ, kind, run->client->pool_fd, (off_t)pool_offset);
+        if (pool == MAP_FAILED)
+                return -errno;
+        r = (int)error_from(madvise(pool, bytes, MADV_POPULATE_READ));
+        if (r < 0)
+                munmap(pool, bytes);
+        else
+                run->pool = pool;
+        return r;
+}
+
+static void unmap_pool(struct file_run *run)
+{
+        for (unsigned page = 0, end; run->pool && page < run->n_pages; page = end) {
+                end = (unsigned)bitmap_run_end(run->done, page, run->n_pages);
+                if (!bitmap_get(run->done, page))
+                        munmap(run->pool + page * PAGE_BYTES, (end - page) * PAGE_BYTES);
+        }
+}
+
+/* Step 2, of [page, end). */
+static bool double_mapping(struct file_run *run, unsigned page, unsigned end)
+{
+        uint64_t copied[BITMAP_WORDS(WIRE_RUN_PAGES)] = {0};
+        size_t bytes = (end - page) * PAGE_BYTES;
+        void *place = (void *)page_address(run, page), *shadow = shadow_page(run, page);
+
+        if (!remap(place, shadow, bytes, MREMAP_DONTUNMAP))
+                return false;
+        if (find_copied(run, shadow, end - page, copied) &&
+            bitmap_run_end(copied, 0, end - page) == end - page && !bitmap_get(copied, 0))
+                return true;
+        (void)!remap(shadow, place, bytes, MREMAP_DONTUNMAP);
+        return false;
+}
+
+/* Whether the shadow's page has the content of the pool's. */
+static bool equal(struct file_run *run, unsigned page)
+{
+        char *scratch = run->client->scratch;
+
+        return pread(run->client->mem_fd, scratch, PAGE_BYTES, (off_t)(uintptr_t)shadow_page(run, page)) ==
+                       (ssize_t)PAGE_BYTES &&
+               !memcmp(scratch, run->pool + page * PAGE_BYTES, PAGE_BYTES);
+}
+
+/* Steps 3 to 5, of [page, end). */
+static void replace(struct file_run *run, unsigned page, unsigned end)
+{
+        unsigned first = page, stop;
+
+        for (; page < end; page = stop) {
+                for (stop = page; stop < end && equal(run, stop); stop++)
+                        ;
+                if (stop == page) {
+                        stop++;
+                        continue;
+                }
+                if (!remap(run->pool + page * PAGE_BYTES, (void *)page_address(run, page),
+                           (stop - page) * PAGE_BYTES, 0))
+                        continue;
+                atomic_store(&run->client->merged_ever, true);
+                for (unsigned i = page; i < stop; i++)
+                        bitmap_set(run->done, i);
+        }
+        (void)!madvise(shadow_page(run, first), (end - first) * PAGE_BYTES, MADV_DONTNEED);
+}
+
+static int merge(struct file_run *run)
+{
+        uint64_t copied[BITMAP_WORDS(WIRE_RUN_PAGES)] = {0};
+        int r = make_shadow(run->region);
+
+        if (r >= 0)
+                r = check_mapping(run);
+        if (r >= 0 && !find_copied(run, (void *)run->address, run->n_pages, copied))
+                r = -EBUSY;
+        for (unsigned page = 0, end; r >= 0 && page < run->n_pages; page = end) {
+                end = (unsigned)bitmap_run_end(copied, page, run->n_pages);
+                if (!bitmap_get(copied, page) && double_mapping(run, page, end)) {
+                        replace(run, page, end);
+                        continue;
+                }
+                for (unsigned i = page; i < end; i++)
+                        bitmap_set(run->busy, i);
+        }
+        return r;
+}
+
+int filerun_merge(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
+                  struct wire_run_result *result)
+{
+        struct file_run run = {.client = client,
+                               .region = region,
+                               .address = wire->address,
+                               .n_pages = wire->n_pages,
+                               .done = result->done,
+                               .busy = result->busy};
+        size_t bytes = run.n_pages * PAGE_BYTES;
+        int r = poollock_set(client->pool_fd, F_RDLCK, wire->pool_offset, bytes);
+
+        if (r < 0)
+                return r;
+        r = run_check_content(client, wire);
+        if (r >= 0)
+                r = map_pool(&run, wire->pool_offset);
+        if (r >= 0)
+                r = merge(&run);
+        unmap_pool(&run);
+        (void)!poollock_set(client->pool_fd, F_UNLCK, wire->pool_offset, bytes);
+        return r;
+}
+
+/* [page, end) is the file's again, with this protection; the shadow may consist of several mappings. */
+static void put_back(struct file_run *run, unsigned page, unsigned end, int protection)
+{
+        size_t bytes = (end - page) * PAGE_BYTES;
+        char *shadow = shadow_page(run, page);
+
+        if ((protection != PROT_READ && mprotect(shadow, bytes, protection) < 0) ||
+            !remap(shadow, (void *)page_address(run, page), bytes, MREMAP_DONTUNMAP)) {
+                for (unsigned i = page; end - page > 1 && i < end; i++)
+                        put_back(run, i, i + 1, protection);
+                return;
+        }
+        for (; page < end; page++)
+                bitmap_set(run->done, page);
+}
+
+/*
+ * The program's own copy of a page becomes one in the file's mapping. Not by storing into that ourselves: if the file is
+ * shorter by now that would be a SIGBUS.
+ */
+static void graft(struct file_run *run, unsigned page, int protection)
+{
+        struct iovec from = {run->client->scratch, PAGE_BYTES}, to = {shadow_page(run, page), PAGE_BYTES};
+
+        if (pread(run->client->mem_fd, from.iov_base, PAGE_BYTES, (off_t)page_address(run, page)) !=
+                    (ssize_t)PAGE_BYTES ||
+            mprotect(to.iov_base, PAGE_BYTES, PROT_READ | PROT_WRITE) < 0 ||
+            process_vm_writev(getpid(), &from, 1, &to, 1, 0) != (ssize_t)PAGE_BYTES ||
+            mprotect(to.iov_base, PAGE_BYTES, protection) < 0 ||
+            !remap(to.iov_base, (void *)page_address(run, page), PAGE_BYTES, MREMAP_DONTUNMAP))
+                bitmap_set(run->busy, page);
+        else
+                bitmap_set(run->done, page);
+}
+
+/* The program may have changed the protection of parts of the run. */
+static void restore_part(struct file_run *run, unsigned page, unsigned end, bool copied)
+{
+        while (page < end) {
+                struct mapping mapping = {.end = page_address(run, end), .protection = PROT_READ};
+                unsigned stop = end;
+                int r = mapping_query(run->client->maps_fd, page_address(run, page), &mapping);
+
+                if (r >= 0 && mapping.end < page_address(run, end))
+                        stop = (unsigned)((mapping.end - run->address) / PAGE_BYTES);
+                if (copied)
+                        for (unsigned i = page; i < stop; i++)
+                                graft(run, i, (int)mapping.protection);
+                else
+                        put_back(run, page, stop, (int)mapping.protection);
+                page = stop;
+        }
+}
+
+/*
+ * Whoever writes waits from now on, until he is woken. A fork that watch has to tell of comes first: the watcher is let at it
+ * meanwhile. Shared mappings that are read-only stay so.
+ */
+static int hold_writers(struct file_run *run)
+{
+        int watch = run->client->context_fds[CONTEXT_WATCH], r;
+        size_t bytes = run->n_pages * PAGE_BYTES;
+
+        if (run->region->kept.flags & WIRE_KEPT_SHARED)
+                return 0;
+        r = uffd_register(watch, run->address, bytes, UFFDIO_REGISTER_MODE_WP);
+        while (r >= 0 && (r = uffd_write_protect(watch, run->address, bytes, true)) == -EAGAIN) {
+                pthread_mutex_unlock(&run->client->serving);
+                nanosleep(&(struct timespec){.tv_nsec = RETRY_PAUSE_NS}, NULL);
+                pthread_mutex_lock(&run->client->serving);
+                r = 0;
+        }
+        return r;
+}
+
+int filerun_restore(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
+                    struct wire_run_result *result)
+{
+        uint64_t copied[BITMAP_WORDS(WIRE_RUN_PAGES)] = {0};
+        struct file_run run = {.client = client,
+                               .region = region,
+                               .address = wire->address,
+                               .n_pages = wire->n_pages,
+                               .done = result->done,
+                               .busy = result->busy};
+        int r;
+
+        pthread_mutex_lock(&client->serving);
+        r = hold_writers(&run);
+        if (r >= 0 && !find_copied(&run, (void *)run.address, run.n_pages, copied))
+                r = -EFAULT;
+        for (unsigned page = 0, end; r >= 0 && page < run.n_pages; page = end) {
+                end = (unsigned)bitmap_run_end(copied, page, run.n_pages);
+                restore_part(&run, page, end, bitmap_get(copied, page));
+        }
+        /* Of what could not be replaced. */
+        (void)!uffd_unregister(client->context_fds[CONTEXT_WATCH], run.address, run.n_pages * PAGE_BYTES);
+        (void)!uffd_wake(client->context_fds[CONTEXT_WATCH], run.address, run.n_pages * PAGE_BYTES);
+        pthread_mutex_unlock(&client->serving);
+        return r;
+}
