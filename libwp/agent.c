@@ -16,6 +16,9 @@
 
 #include "util/clock.h"
 
+/* How often it is looked after files. */
+#define FILES_NS (2 * NSEC_PER_SEC)
+
 static void handle_batch(struct wp_client *client, const struct wire_batch *batch)
 {
         struct wire_result *result = (struct wire_result *)client->outbox;
@@ -56,28 +59,17 @@ static int give_back_mapping(void *context, uintptr_t start, uintptr_t end)
         return 0;
 }
 
-static int give_back(struct wp_client *client, uintptr_t start, size_t length)
+static int give_back(struct wp_client *client, const struct client_errand *errand)
 {
         struct giving_back giving_back = {.client = client};
-        int r = pools_walk(client, start, start + length, give_back_mapping, &giving_back);
+        int r;
+
+        if (errand->region->shadow)
+                return filerun_give_back(client, errand->region, errand->start, errand->length);
+        r = pools_walk(client, errand->start, errand->start + errand->length, give_back_mapping,
+                       &giving_back);
 
         return r < 0 || giving_back.failed ? -ENOMEM : 0;
-}
-
-void agent_restore_files(struct wp_client *client)
-{
-        struct giving_back giving_back = {.client = client};
-
-        for (uint32_t i = 0; i < client->n_regions; i++) {
-                struct wp_region region;
-
-                pthread_mutex_lock(&client->lock);
-                region = client->regions[i];
-                pthread_mutex_unlock(&client->lock);
-                if (region.client && region.shadow)
-                        (void)!pools_walk(client, region.start, region.start + region.length,
-                                          give_back_mapping, &giving_back);
-        }
 }
 
 static void run_errand(struct wp_client *client)
@@ -89,7 +81,7 @@ static void run_errand(struct wp_client *client)
         pthread_mutex_unlock(&client->lock);
         if (errand.state != ERRAND_WAITS)
                 return;
-        errand.error = errand.kind == ERRAND_GIVE_BACK ? give_back(client, errand.start, errand.length)
+        errand.error = errand.kind == ERRAND_GIVE_BACK ? give_back(client, &errand)
                                                        : protect_execute(client, &errand);
         errand.state = ERRAND_DONE;
         pthread_mutex_lock(&client->lock);
@@ -119,9 +111,19 @@ void *agent_main(void *argument)
                 {.fd = -1, .events = POLLIN}, /* the socket, while it is connected */
         };
 
+        uint64_t look_ns = 0;
+
         link_start(client);
         while (!atomic_load(&client->stopping)) {
-                uint64_t next_ns = link_tick(client, clock_now());
+                uint64_t now_ns = clock_now(), next_ns = link_tick(client, now_ns);
+
+                if (client->n_files) {
+                        if (now_ns >= look_ns) {
+                                filerun_look_after(client);
+                                look_ns = now_ns + FILES_NS;
+                        }
+                        next_ns = MIN(next_ns, look_ns);
+                }
 
                 polled[1].fd = client->contexts_ready ? client->context_fds[CONTEXT_GUARD] : -1;
                 polled[2].fd = client->link.state == LINK_DOWN ? -1 : client->socket_fd;

@@ -70,7 +70,10 @@ struct wp_region {
         } kept;
         uintptr_t start;
         size_t length;
-        char *shadow;               /* of a mapping of a file, see filerun.c; the agent's */
+        /* Of a mapping of a file, see filerun.c; the agent's. */
+        uint32_t file; /* its number, and 1 */
+        char *shadow;
+        uint64_t *merged;           /* a bit a page, made with the shadow */
         _Atomic uint64_t *excluded; /* a bit a page; NULL: no page was ever excluded */
 };
 
@@ -161,7 +164,9 @@ struct wp_client {
         void *agent_stack;
         pthread_mutex_t running; /* held while a run is carried out, and while the process forks */
         char *staging;           /* WIRE_RUN_PAGES pages, registered with stage */
-        char scratch[1 << PAGE_SHIFT];
+        char scratch[2][1 << PAGE_SHIFT];
+        int files[WIRE_FILES]; /* descriptors that share the daemon's leases, or -EBADF */
+        unsigned n_files;
         struct link link;
         bool contexts_ready; /* the daemon has enabled them */
         bool dumps_completed;
@@ -208,6 +213,8 @@ struct wp_client {
         uint64_t faults[(sizeof(struct wire_faults) + WIRE_FAULTS_MAX * sizeof(struct wire_fault)) /
                         sizeof(uint64_t)];
 
+        pthread_mutex_t
+                protecting;   /* held while pages are protected, from asking the daemon on, see protect.c */
         pthread_mutex_t lock; /* guards all below */
         pthread_cond_t changed;
         bool connected;
@@ -307,9 +314,17 @@ int filerun_merge(struct wp_client *client, struct wp_region *region, const stru
 int filerun_restore(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
                     struct wire_run_result *result) wp_check;
 void filerun_forget(struct wp_region *region);
-
-/* agent.c: the daemon is gone, and what the regions that are mappings of files share goes back to the files. */
-void agent_restore_files(struct wp_client *client);
+/* Everything that is merged of mappings of files goes back to them, at once. */
+void filerun_restore_all(struct wp_client *client);
+/* The same of [start, start + length), of one region; -ENOMEM: not all of it. */
+int filerun_give_back(struct wp_client *client, struct wp_region *region, uintptr_t start,
+                      size_t length) wp_check;
+/*
+ * A file that the daemon has a lease on, as a descriptor that becomes ours (-EBADF: it is of no use any more); and what
+ * has to be done now and then as long as there is one: somebody may have waited for a daemon that does not run.
+ */
+void filerun_take_file(struct wp_client *client, uint32_t file, int fd);
+void filerun_look_after(struct wp_client *client);
 
 /*
  * protect.c. Called by the agent: carries out an errand; ends all protection. Called by threads of the program: the region is

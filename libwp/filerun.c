@@ -30,12 +30,19 @@
  * A mapping of the pool has no use for the contexts that serve other merged memory: it is not written, and a page that is
  * discarded comes from the pool again with the content that the file has.
  *
- * Without a daemon nobody holds the lease: everything goes back to its file when the connection ends.
+ * An *alias* is the same with another file in the place of the pool, on which the daemon has a lease as well: its pages can go
+ * when memory is short, and nothing is copied. But mappings of regular files cannot be held: a page that was made writable, and is
+ * written for the first time in the very moment in which it goes back, would lose that write.
+ *
+ * The lease outlasts the daemon, since we have descriptors that share it: who wants to write waits until they are closed, and
+ * they are when everything has gone back to its file, which it does when the connection ends. It goes back, too, if somebody
+ * has been waiting for a daemon that is stopped. Only after the kernel's patience (lease-break-time) he need not wait any more.
  */
 
 #include "libwp/client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -56,7 +63,7 @@ struct file_run {
         struct wp_region *region;
         uintptr_t address;
         unsigned n_pages;
-        char *pool;     /* X, page for page; the parts that have moved are no longer ours */
+        char *source;   /* X, page for page; the parts that have moved are no longer ours */
         uint64_t *done; /* as in struct wire_run_result */
         uint64_t *busy;
 };
@@ -90,6 +97,11 @@ static bool find_copied(const struct file_run *run, const void *start, unsigned 
         return n >= 0;
 }
 
+static size_t merged_bytes(const struct wp_region *region)
+{
+        return BITMAP_WORDS(region->length / PAGE_BYTES) * sizeof(uint64_t);
+}
+
 /* Addresses for the shadow of the region. They are nobody's while no part of it is in use. */
 static int make_shadow(struct wp_region *region)
 {
@@ -100,15 +112,28 @@ static int make_shadow(struct wp_region *region)
         shadow = mmap(NULL, region->length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (shadow == MAP_FAILED)
                 return -errno;
+        region->merged = client_map(merged_bytes(region));
+        if (!region->merged) {
+                munmap(shadow, region->length);
+                return -ENOMEM;
+        }
         region->shadow = shadow;
         return 0;
 }
 
 void filerun_forget(struct wp_region *region)
 {
-        if (region->shadow)
-                munmap(region->shadow, region->length);
+        if (!region->shadow)
+                return;
+        munmap(region->shadow, region->length);
+        client_unmap(region->merged, merged_bytes(region));
         region->shadow = NULL;
+        region->merged = NULL;
+}
+
+static size_t region_page(const struct file_run *run, unsigned page)
+{
+        return (run->address - run->region->start) / PAGE_BYTES + page;
 }
 
 /* Nothing that happened since it was registered makes it something else. */
@@ -126,32 +151,30 @@ static int check_mapping(const struct file_run *run)
         return 0;
 }
 
-static int map_pool(struct file_run *run, uint64_t pool_offset)
+/* X: of the pool, or of another file. */
+static int map_source(struct file_run *run, int fd, uint64_t offset)
 {
         int kind = run->region->kept.flags & WIRE_KEPT_SHARED ? MAP_SHARED : MAP_PRIVATE;
         size_t bytes = run->n_pages * PAGE_BYTES;
-        void *pool;
+        void *source = mmap(NULL, bytes, PROT_READ, kind, fd, (off_t)offset);
         int r;
 
-        if (pool_offset > run->client->pool_bytes || bytes > run->client->pool_bytes - pool_offset)
-                return -EINVAL;
-        pool = mmap(NULL, bytes, PROT_READ, kind, run->client->pool_fd, (off_t)pool_offset);
-        if (pool == MAP_FAILED)
+        if (source == MAP_FAILED)
                 return -errno;
-        r = (int)error_from(madvise(pool, bytes, MADV_POPULATE_READ));
+        r = (int)error_from(madvise(source, bytes, MADV_POPULATE_READ));
         if (r < 0)
-                munmap(pool, bytes);
+                munmap(source, bytes);
         else
-                run->pool = pool;
+                run->source = source;
         return r;
 }
 
-static void unmap_pool(struct file_run *run)
+static void unmap_source(struct file_run *run)
 {
-        for (unsigned page = 0, end; run->pool && page < run->n_pages; page = end) {
+        for (unsigned page = 0, end; run->source && page < run->n_pages; page = end) {
                 end = (unsigned)bitmap_run_end(run->done, page, run->n_pages);
                 if (!bitmap_get(run->done, page))
-                        munmap(run->pool + page * PAGE_BYTES, (end - page) * PAGE_BYTES);
+                        munmap(run->source + page * PAGE_BYTES, (end - page) * PAGE_BYTES);
         }
 }
 
@@ -171,14 +194,20 @@ static bool double_mapping(struct file_run *run, unsigned page, unsigned end)
         return false;
 }
 
-/* Whether the shadow's page has the content of the pool's. */
+/* Reads a page of our own memory. */
+static bool read_page(const struct wp_client *client, const char *page, char *buffer)
+{
+        return pread(client->mem_fd, buffer, PAGE_BYTES, (off_t)(uintptr_t)page) == (ssize_t)PAGE_BYTES;
+}
+
+/* Whether the shadow's page has the content of X's. */
 static bool equal(struct file_run *run, unsigned page)
 {
-        char *scratch = run->client->scratch;
+        char(*scratch)[1 << PAGE_SHIFT] = run->client->scratch;
 
-        return pread(run->client->mem_fd, scratch, PAGE_BYTES, (off_t)(uintptr_t)shadow_page(run, page)) ==
-                       (ssize_t)PAGE_BYTES &&
-               !memcmp(scratch, run->pool + page * PAGE_BYTES, PAGE_BYTES);
+        return read_page(run->client, shadow_page(run, page), scratch[0]) &&
+               read_page(run->client, run->source + page * PAGE_BYTES, scratch[1]) &&
+               !memcmp(scratch[0], scratch[1], PAGE_BYTES);
 }
 
 /* Steps 3 to 5, of [page, end). */
@@ -193,12 +222,13 @@ static void replace(struct file_run *run, unsigned page, unsigned end)
                         stop++;
                         continue;
                 }
-                if (!remap(run->pool + page * PAGE_BYTES, (void *)page_address(run, page),
+                if (!remap(run->source + page * PAGE_BYTES, (void *)page_address(run, page),
                            (stop - page) * PAGE_BYTES, 0))
                         continue;
-                atomic_store(&run->client->merged_ever, true);
-                for (unsigned i = page; i < stop; i++)
+                for (unsigned i = page; i < stop; i++) {
                         bitmap_set(run->done, i);
+                        bitmap_set(run->region->merged, region_page(run, i));
+                }
         }
         (void)!madvise(shadow_page(run, first), (end - first) * PAGE_BYTES, MADV_DONTNEED);
 }
@@ -224,28 +254,10 @@ static int merge(struct file_run *run)
         return r;
 }
 
-int filerun_merge(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
-                  struct wire_run_result *result)
+static void is_back(struct file_run *run, unsigned page)
 {
-        struct file_run run = {.client = client,
-                               .region = region,
-                               .address = wire->address,
-                               .n_pages = wire->n_pages,
-                               .done = result->done,
-                               .busy = result->busy};
-        size_t bytes = run.n_pages * PAGE_BYTES;
-        int r = poollock_set(client->pool_fd, F_RDLCK, wire->pool_offset, bytes);
-
-        if (r < 0)
-                return r;
-        r = run_check_content(client, wire);
-        if (r >= 0)
-                r = map_pool(&run, wire->pool_offset);
-        if (r >= 0)
-                r = merge(&run);
-        unmap_pool(&run);
-        (void)!poollock_set(client->pool_fd, F_UNLCK, wire->pool_offset, bytes);
-        return r;
+        bitmap_set(run->done, page);
+        bitmap_clear(run->region->merged, region_page(run, page));
 }
 
 /* [page, end) is the file's again, with this protection; the shadow may consist of several mappings. */
@@ -261,7 +273,7 @@ static void put_back(struct file_run *run, unsigned page, unsigned end, int prot
                 return;
         }
         for (; page < end; page++)
-                bitmap_set(run->done, page);
+                is_back(run, page);
 }
 
 /*
@@ -270,17 +282,16 @@ static void put_back(struct file_run *run, unsigned page, unsigned end, int prot
  */
 static void graft(struct file_run *run, unsigned page, int protection)
 {
-        struct iovec from = {run->client->scratch, PAGE_BYTES}, to = {shadow_page(run, page), PAGE_BYTES};
+        struct iovec from = {run->client->scratch[0], PAGE_BYTES}, to = {shadow_page(run, page), PAGE_BYTES};
 
-        if (pread(run->client->mem_fd, from.iov_base, PAGE_BYTES, (off_t)page_address(run, page)) !=
-                    (ssize_t)PAGE_BYTES ||
+        if (!read_page(run->client, (char *)page_address(run, page), from.iov_base) ||
             mprotect(to.iov_base, PAGE_BYTES, PROT_READ | PROT_WRITE) < 0 ||
             process_vm_writev(getpid(), &from, 1, &to, 1, 0) != (ssize_t)PAGE_BYTES ||
             mprotect(to.iov_base, PAGE_BYTES, protection) < 0 ||
             !remap(to.iov_base, (void *)page_address(run, page), PAGE_BYTES, MREMAP_DONTUNMAP))
                 bitmap_set(run->busy, page);
         else
-                bitmap_set(run->done, page);
+                is_back(run, page);
 }
 
 /* The program may have changed the protection of parts of the run. */
@@ -304,7 +315,7 @@ static void restore_part(struct file_run *run, unsigned page, unsigned end, bool
 
 /*
  * Whoever writes waits from now on, until he is woken. A fork that watch has to tell of comes first: the watcher is let at it
- * meanwhile. Shared mappings that are read-only stay so.
+ * meanwhile. Shared mappings that are read-only stay so, and those of regular files cannot be held.
  */
 static int hold_writers(struct file_run *run)
 {
@@ -314,6 +325,8 @@ static int hold_writers(struct file_run *run)
         if (run->region->kept.flags & WIRE_KEPT_SHARED)
                 return 0;
         r = uffd_register(watch, run->address, bytes, UFFDIO_REGISTER_MODE_WP);
+        if (r == -EINVAL)
+                return 0;
         while (r >= 0 && (r = uffd_write_protect(watch, run->address, bytes, true)) == -EAGAIN) {
                 pthread_mutex_unlock(&run->client->serving);
                 nanosleep(&(struct timespec){.tv_nsec = RETRY_PAUSE_NS}, NULL);
@@ -323,29 +336,168 @@ static int hold_writers(struct file_run *run)
         return r;
 }
 
+/* [page, end) is merged. */
+static int restore(struct file_run *run, unsigned page, unsigned end)
+{
+        struct file_run part = *run;
+        uint64_t copied[BITMAP_WORDS(WIRE_RUN_PAGES)] = {0};
+        struct wp_client *client = run->client;
+        int watch = client->context_fds[CONTEXT_WATCH], r;
+        size_t bytes = (end - page) * PAGE_BYTES;
+
+        part.address = page_address(run, page);
+        part.n_pages = end - page;
+        pthread_mutex_lock(&client->serving);
+        r = hold_writers(&part);
+        if (r >= 0 && !find_copied(&part, (void *)part.address, part.n_pages, copied))
+                r = -EFAULT;
+        for (unsigned at = page, stop; r >= 0 && at < end; at = stop) {
+                stop = page + (unsigned)bitmap_run_end(copied, at - page, end - page);
+                restore_part(run, at, stop, bitmap_get(copied, at - page));
+        }
+        /* Of what could not be replaced. */
+        (void)!uffd_unregister(watch, part.address, bytes);
+        (void)!uffd_wake(watch, part.address, bytes);
+        pthread_mutex_unlock(&client->serving);
+        return r;
+}
+
 int filerun_restore(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
                     struct wire_run_result *result)
 {
-        uint64_t copied[BITMAP_WORDS(WIRE_RUN_PAGES)] = {0};
         struct file_run run = {.client = client,
                                .region = region,
                                .address = wire->address,
                                .n_pages = wire->n_pages,
                                .done = result->done,
                                .busy = result->busy};
-        int r;
+        int r = 0;
 
-        pthread_mutex_lock(&client->serving);
-        r = hold_writers(&run);
-        if (r >= 0 && !find_copied(&run, (void *)run.address, run.n_pages, copied))
-                r = -EFAULT;
-        for (unsigned page = 0, end; r >= 0 && page < run.n_pages; page = end) {
-                end = (unsigned)bitmap_run_end(copied, page, run.n_pages);
-                restore_part(&run, page, end, bitmap_get(copied, page));
+        for (unsigned page = 0, end; page < run.n_pages && r >= 0; page = end) {
+                bool merged = region->shadow && bitmap_get(region->merged, region_page(&run, page));
+
+                for (end = page + 1; end < run.n_pages; end++)
+                        if ((region->shadow && bitmap_get(region->merged, region_page(&run, end))) != merged)
+                                break;
+                if (merged)
+                        r = restore(&run, page, end);
+                for (unsigned i = page; i < end && !merged; i++)
+                        bitmap_set(run.done, i); /* it went back already */
         }
-        /* Of what could not be replaced. */
-        (void)!uffd_unregister(client->context_fds[CONTEXT_WATCH], run.address, run.n_pages * PAGE_BYTES);
-        (void)!uffd_wake(client->context_fds[CONTEXT_WATCH], run.address, run.n_pages * PAGE_BYTES);
-        pthread_mutex_unlock(&client->serving);
         return r;
+}
+
+int filerun_give_back(struct wp_client *client, struct wp_region *region, uintptr_t start, size_t length)
+{
+        struct wire_run wire = {.kind = WIRE_RUN_UNMERGE};
+        int r = 0;
+
+        for (uintptr_t at = start; at < start + length; at += wire.n_pages * PAGE_BYTES) {
+                struct wire_run_result result = {.error = 0};
+
+                wire.address = at;
+                wire.n_pages = (uint32_t)MIN((start + length - at) / PAGE_BYTES, (size_t)WIRE_RUN_PAGES);
+                pthread_mutex_lock(&client->running);
+                if (filerun_restore(client, region, &wire, &result) < 0 ||
+                    bitmap_run_end(result.done, 0, wire.n_pages) < wire.n_pages)
+                        r = -ENOMEM;
+                pthread_mutex_unlock(&client->running);
+        }
+        return r;
+}
+
+/* ------------------------------------------------------------------ files, and their leases */
+
+/* Whether the lease is there, and nobody wants it to end. */
+static bool quiet(const struct wp_client *client, uint32_t file)
+{
+        return client->files[file] >= 0 && fcntl(client->files[file], F_GETLEASE) == F_RDLCK;
+}
+
+/*
+ * A file's lease may have ended before its pages were in place: then they go back at once. As long as it had not, whoever wanted it
+ * to end waits until the daemon has heard of this run.
+ */
+int filerun_merge(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
+                  struct wire_run_result *result)
+{
+        bool alias = wire->kind == WIRE_RUN_ALIAS;
+        int fd = alias ? client->files[wire->file] : client->pool_fd, r;
+        struct file_run run = {.client = client,
+                               .region = region,
+                               .address = wire->address,
+                               .n_pages = wire->n_pages,
+                               .done = result->done,
+                               .busy = result->busy};
+        size_t bytes = run.n_pages * PAGE_BYTES;
+
+        if (!region->file || region->file > WIRE_FILES || fd < 0)
+                return -EINVAL;
+        r = alias ? 0 : poollock_set(fd, F_RDLCK, wire->pool_offset, bytes);
+        if (r < 0)
+                return r;
+        if (!alias)
+                r = run_check_content(client, wire);
+        if (r >= 0)
+                r = map_source(&run, fd, wire->pool_offset);
+        if (r >= 0)
+                r = merge(&run);
+        unmap_source(&run);
+        if (!alias)
+                (void)!poollock_set(fd, F_UNLCK, wire->pool_offset, bytes);
+        if (r >= 0 && (!quiet(client, region->file - 1) || (alias && !quiet(client, wire->file)))) {
+                struct wire_run_result back = {.error = 0};
+
+                (void)!filerun_restore(client, region, wire, &back);
+                memset(result->done, 0, sizeof(result->done));
+                for (unsigned page = 0; page < wire->n_pages; page++)
+                        bitmap_set(result->busy, page);
+        }
+        return r;
+}
+
+void filerun_take_file(struct wp_client *client, uint32_t file, int fd)
+{
+        client->n_files -= client->files[file] >= 0;
+        fd_close(client->files[file]);
+        client->files[file] = fd;
+        client->n_files += fd >= 0;
+}
+
+/* The region as it is now: threads of the program may be about to end it. */
+static struct wp_region region_now(struct wp_client *client, uint32_t i)
+{
+        struct wp_region region;
+
+        pthread_mutex_lock(&client->lock);
+        region = client->regions[i];
+        pthread_mutex_unlock(&client->lock);
+        return region;
+}
+
+static void restore_regions(struct wp_client *client)
+{
+        for (uint32_t i = 0; i < client->n_regions; i++) {
+                struct wp_region region = region_now(client, i);
+
+                if (region.client && region.shadow)
+                        (void)!filerun_give_back(client, &region, region.start, region.length);
+        }
+}
+
+void filerun_restore_all(struct wp_client *client)
+{
+        restore_regions(client);
+        for (uint32_t file = 0; file < WIRE_FILES; file++)
+                filerun_take_file(client, file, -EBADF);
+}
+
+void filerun_look_after(struct wp_client *client)
+{
+        bool all = true;
+
+        for (uint32_t file = 0; file < WIRE_FILES; file++)
+                all &= client->files[file] < 0 || quiet(client, file);
+        if (!all)
+                restore_regions(client);
 }

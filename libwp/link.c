@@ -71,8 +71,8 @@ static void link_down(struct wp_client *client, int error, const char *detail)
         pthread_cond_broadcast(&client->changed);
         pthread_mutex_unlock(&client->lock);
         if (was_up) {
-                agent_restore_files(client);
                 protect_break_all(client);
+                filerun_restore_all(client);
                 atomic_store(&client->hung_up, true);
                 client_ring(client->watcher_fd);
         }
@@ -323,6 +323,7 @@ static bool rejoined(struct wp_client *client, const struct wire_reply *reply)
                 region->returning = false;
                 region->joined = reply->error >= 0;
                 region->id = reply->region;
+                region->file = (uint32_t)reply->stat[WIRE_REGISTERED_FILE];
                 return true;
         }
         return false;
@@ -394,6 +395,9 @@ static bool handle_message(struct wp_client *client, const int *fds, unsigned n_
         else if (state == LINK_UP && header->type == WIRE_GRANDCHILD) {
                 watcher_hand(client, WATCHER_GRANDCHILD, fds, 1);
                 close(fds[0]);
+        } else if (state == LINK_UP && (header->type == WIRE_FILE || header->type == WIRE_FILE_GONE)) {
+                filerun_take_file(client, ((const struct wire_file *)client->inbox)->file,
+                                  n_fds ? fds[0] : -EBADF);
         } else if (state == LINK_UP && header->type == WIRE_BATCH)
                 return true;
         else {

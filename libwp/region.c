@@ -122,7 +122,8 @@ wp_export int wp_register(struct wp_client *client, void *addr, size_t length, u
         }
         pthread_mutex_lock(&client->lock);
         region->id = reply.region;
-        region->kept.flags = reply.stat[0];
+        region->kept.flags = reply.stat[WIRE_REGISTERED_KEPT];
+        region->file = (uint32_t)reply.stat[WIRE_REGISTERED_FILE];
         memcpy(region->kept.name, reply.detail, sizeof(region->kept.name) - 1);
         region->joined = client->connected;
         pthread_mutex_unlock(&client->lock);

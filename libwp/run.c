@@ -898,7 +898,7 @@ static int run_permitted(struct wp_client *client, const struct wire_run *wire, 
         else if (wire->kind != WIRE_RUN_UNMERGE && (region->leaving || excluded(region, wire)))
                 r = -EBUSY;
         /* Until the caller of wp_register() knows it, too, nobody knows what its memory has. */
-        else if (wire->kind == WIRE_RUN_FILE && !region->joined)
+        else if ((wire->kind == WIRE_RUN_FILE || wire->kind == WIRE_RUN_ALIAS) && !region->joined)
                 r = -EBUSY;
         if (r >= 0) {
                 *ret_notify = region->flags & WP_NOTIFY;
@@ -926,10 +926,10 @@ void run_execute(struct wp_client *client, const struct wire_run *wire, struct w
         result->error = run_permitted(client, wire, &notify, &region);
         if (result->error < 0)
                 return;
-        if (wire->kind == WIRE_RUN_FILE || (wire->kind == WIRE_RUN_UNMERGE && region->shadow)) {
+        if (wire->kind == WIRE_RUN_FILE || wire->kind == WIRE_RUN_ALIAS || region->file) {
                 pthread_mutex_lock(&client->running);
-                result->error = wire->kind == WIRE_RUN_FILE ? filerun_merge(client, region, wire, result)
-                                                            : filerun_restore(client, region, wire, result);
+                result->error = wire->kind == WIRE_RUN_UNMERGE ? filerun_restore(client, region, wire, result)
+                                                               : filerun_merge(client, region, wire, result);
                 pthread_mutex_unlock(&client->running);
                 return;
         }

@@ -87,6 +87,16 @@ static const char *check_child(const void *message)
         return child.reserved ? "a reserved field is not zero" : NULL;
 }
 
+static const char *check_file(const void *message)
+{
+        struct wire_file file;
+
+        memcpy(&file, message, sizeof(file));
+        if (file.file >= WIRE_FILES)
+                return "a number that no file has";
+        return file.reserved ? "a reserved field is not zero" : NULL;
+}
+
 static const char *check_range(const void *message)
 {
         struct wire_range range;
@@ -127,9 +137,11 @@ static const char *check_run(const struct wire_run *run)
                 return "a run that is not page aligned";
         if (run->address > UINT64_MAX - length || run->pool_offset > UINT64_MAX - length)
                 return "a run that wraps around";
-        if (run->kind != WIRE_RUN_MERGE && run->kind != WIRE_RUN_FILE && run->pool_offset)
+        if ((run->kind == WIRE_RUN_ZERO || run->kind == WIRE_RUN_UNMERGE) && run->pool_offset)
                 return "an offset where no pool page is meant";
-        return NULL;
+        if (run->file >= (run->kind == WIRE_RUN_ALIAS ? WIRE_FILES : 1))
+                return "a number that no file has";
+        return run->reserved ? "a reserved field is not zero" : NULL;
 }
 
 static const char *check_batch(const void *message)
@@ -233,6 +245,8 @@ static const struct wire_spec specs[WIRE_N_TYPES] = {
         [WIRE_CHILD] = {sizeof(struct wire_child), 0, 0, 1, WIRE_FROM_CLIENT, check_child},
         [WIRE_GRANDCHILD] = {sizeof(struct wire_grandchild), 0, 0, 1, WIRE_FROM_DAEMON, NULL},
         [WIRE_BYE] = {sizeof(struct wire_bye), 0, 0, 0, WIRE_FROM_CLIENT, NULL},
+        [WIRE_FILE] = {sizeof(struct wire_file), 0, 0, 1, WIRE_FROM_DAEMON, check_file},
+        [WIRE_FILE_GONE] = {sizeof(struct wire_file), 0, 0, 0, WIRE_FROM_DAEMON, check_file},
 };
 
 /* Whether the message has exactly the size that its type, and its count if there is one, ask for. */

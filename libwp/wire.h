@@ -21,6 +21,7 @@
  *                                             <-  WRITTEN  pages of lazy regions that a scan found written
  *   FAULTS, CHILD + its context               ->           what the watcher saw; no reply
  *                                             <-  GRANDCHILD + its context   of which we heard first
+ *                                             <-  FILE + it, FILE_GONE       that regions are mappings of
  *   BYE                                       ->           no reply: the client hangs up
  *
  * Both ends treat what they receive as untrusted: wire_check() bounds sizes and counts, and everything else
@@ -68,6 +69,8 @@ enum wire_type {
         WIRE_CHILD,
         WIRE_GRANDCHILD,
         WIRE_BYE,
+        WIRE_FILE,
+        WIRE_FILE_GONE,
         WIRE_N_TYPES,
 };
 
@@ -125,9 +128,15 @@ struct wire_reply {
         struct wire_header header;
         int32_t error;    /* 0 or a negative errno */
         uint32_t region;  /* REGISTER: the new region's id */
-        uint64_t stat[8]; /* STAT: enum wire_stat; REGISTER: WIRE_KEPT_* in the first */
+        uint64_t stat[8]; /* STAT: enum wire_stat; REGISTER: enum wire_registered */
         char detail
                 [WIRE_MAX_DETAIL]; /* NUL-terminated; empty when there is nothing to say; REGISTER: its name */
+};
+
+/* In the answer to REGISTER. */
+enum wire_registered {
+        WIRE_REGISTERED_KEPT, /* WIRE_KEPT_* */
+        WIRE_REGISTERED_FILE, /* the number of the file that it is a mapping of, and 1; 0: none */
 };
 
 /* What the memory of a region has, and what takes the place of merged memory must have; so it is with its name. */
@@ -159,6 +168,7 @@ enum wire_run_kind {
         WIRE_RUN_ZERO,      /* drop, if all zeros */
         WIRE_RUN_UNMERGE,   /* make private again; what is a mapping of a file: the file's */
         WIRE_RUN_FILE,      /* as MERGE, of a read-only mapping of a file */
+        WIRE_RUN_ALIAS,     /* the same, by pages of another file in the place of the pool's */
         WIRE_RUN_N_KINDS,
 };
 
@@ -166,7 +176,9 @@ struct wire_run {
         uint32_t kind;
         uint32_t n_pages;     /* 1 ... WIRE_RUN_PAGES */
         uint64_t address;     /* bytes */
-        uint64_t pool_offset; /* bytes into the pool file; MERGE and FILE only */
+        uint64_t pool_offset; /* bytes into the pool file, MERGE and FILE; into the other file, ALIAS */
+        uint32_t file;        /* ALIAS: that file's number */
+        uint32_t reserved;
 };
 
 struct wire_batch {
@@ -238,6 +250,19 @@ struct wire_child {
 
 struct wire_grandchild {
         struct wire_header header;
+};
+
+/* Numbers of the files that a client has at once. */
+#define WIRE_FILES 64
+
+/*
+ * FILE: with a descriptor for reading, which shares the daemon's lease: as long as somebody has it open nobody writes to the
+ * file without the lease being given up. FILE_GONE: nothing refers to that number any more.
+ */
+struct wire_file {
+        struct wire_header header;
+        uint32_t file; /* its number, below WIRE_FILES */
+        uint32_t reserved;
 };
 
 struct wire_bye {

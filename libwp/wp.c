@@ -244,6 +244,8 @@ void client_close_all(struct wp_client *client)
                 *fds[i] = fd_close(*fds[i]);
         for (unsigned i = 0; i < N_CONTEXTS; i++)
                 client->context_fds[i] = fd_close(client->context_fds[i]);
+        for (unsigned i = 0; i < WIRE_FILES; i++)
+                client->files[i] = fd_close(client->files[i]);
 }
 
 /*
@@ -358,6 +360,8 @@ static struct wp_client *client_new(void)
         client->producer.ring = client->queue;
         client->pid = getpid();
         client->socket_fd = client->pool_fd = -EBADF;
+        for (unsigned i = 0; i < WIRE_FILES; i++)
+                client->files[i] = -EBADF;
         client->pagemap_fd = client->mem_fd = client->maps_fd = -EBADF;
         client->event_fd = client->agent_fd = client->watcher_fd = -EBADF;
         client->channel_fd = client->channel_end_fd = -EBADF;
@@ -371,6 +375,7 @@ static struct wp_client *client_new(void)
         pthread_mutex_init(&client->lock, NULL);
         pthread_mutex_init(&client->queue_lock, NULL);
         pthread_mutex_init(&client->serving, NULL);
+        pthread_mutex_init(&client->protecting, NULL);
         pthread_mutex_init(&client->running, NULL);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

@@ -24,8 +24,9 @@ static const uint16_t allowed[PAGE_N_STATES] = {
                 TO(EMPTY) | TO(VOLATILE) | TO(CANDIDATE) | TO(PLANNED) | TO(EXCLUDED) | TO(PROTECTED),
         [PAGE_CANDIDATE] =
                 TO(EMPTY) | TO(VOLATILE) | TO(TRACKED) | TO(PLANNED) | TO(EXCLUDED) | TO(PROTECTED),
-        [PAGE_PLANNED] = TO(TRACKED) | TO(MERGED) | TO(ZERO),
+        [PAGE_PLANNED] = TO(TRACKED) | TO(MERGED) | TO(ALIASED) | TO(ZERO),
         [PAGE_MERGED] = TO(COPIED) | TO(VOLATILE),
+        [PAGE_ALIASED] = TO(VOLATILE),
         [PAGE_FOREIGN] = TO(COPIED) | TO(VOLATILE),
         [PAGE_COPIED] = TO(EXCLUDED),
         [PAGE_ZERO] = TO(EMPTY) | TO(VOLATILE) | TO(TRACKED) | TO(EXCLUDED) | TO(PROTECTED),
@@ -37,7 +38,7 @@ static const char *const names[PAGE_N_STATES] = {
         [PAGE_EMPTY] = "empty",         [PAGE_VOLATILE] = "volatile",   [PAGE_TRACKED] = "tracked",
         [PAGE_CANDIDATE] = "candidate", [PAGE_PLANNED] = "planned",     [PAGE_MERGED] = "merged",
         [PAGE_FOREIGN] = "foreign",     [PAGE_COPIED] = "copied",       [PAGE_ZERO] = "zero",
-        [PAGE_EXCLUDED] = "excluded",   [PAGE_PROTECTED] = "protected",
+        [PAGE_EXCLUDED] = "excluded",   [PAGE_PROTECTED] = "protected", [PAGE_ALIASED] = "aliased",
 };
 
 const char *page_state_name(enum page_state state)

@@ -62,6 +62,12 @@ enum page_state {
          */
         PAGE_MERGED,
         /*
+         * PAGE_ALIASED - of a mapping of a file: maps a page of another file
+         *      Operations: unmerge (-> VOLATILE)
+         *      Caveats: counts as a user of that file for as long as the state lasts (dedup/backing.h)
+         */
+        PAGE_ALIASED,
+        /*
          * PAGE_FOREIGN - merged by a daemon before this one, into a pool that we do not have
          *      Operations: write, discard (-> COPIED), unmerge (-> VOLATILE, COPIED)
          *      Caveats: shares with others what we do not count; nobody new can join them

@@ -154,7 +154,7 @@ static bool pooled(enum page_state state, bool before)
 {
         if (state == PAGE_EXCLUDED)
                 return before;
-        return state == PAGE_MERGED || state == PAGE_FOREIGN || state == PAGE_COPIED;
+        return state == PAGE_MERGED || state == PAGE_ALIASED || state == PAGE_FOREIGN || state == PAGE_COPIED;
 }
 
 static bool unsettled(enum page_state state)

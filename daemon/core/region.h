@@ -70,10 +70,11 @@ struct region {
         /* For the user of core: the file of which the region is a read-only mapping, or NULL. */
         struct backing *backing;
         struct list sibling;
-        uint32_t backing_page; /* with which it begins */
-        bool shared;           /* MAP_SHARED */
-        uint32_t round;        /* of the scan; low bits decide whose patience is over */
-        bool closing;          /* being unregistered or changed: nothing new is planned */
+        uint32_t backing_page;   /* with which it begins */
+        uint32_t backing_number; /* that its owner knows it by, and 1; 0: there is none */
+        bool shared;             /* MAP_SHARED */
+        uint32_t round;          /* of the scan; low bits decide whose patience is over */
+        bool closing;            /* being unregistered or changed: nothing new is planned */
         struct chunk **chunks;
         uint64_t *excluded; /* a bit a chunk that was never made: all its pages are PAGE_EXCLUDED */
         uint32_t n_chunks;
@@ -151,7 +152,7 @@ static inline bool region_shares(const struct region *region, uint32_t page)
 {
         enum page_state state = region_state(region, page);
 
-        return state == PAGE_MERGED || state == PAGE_FOREIGN;
+        return state == PAGE_MERGED || state == PAGE_ALIASED || state == PAGE_FOREIGN;
 }
 
 /* Metadata in bytes. */

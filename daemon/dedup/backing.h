@@ -16,6 +16,13 @@
  * writer goes on when that is done, or at the latest after BACKING_BREAK_NS: members that have not answered by then are
  * sent away. What was read before a file was OPEN is forgotten.
  *
+ * With other files it is merged by *aliases*: a page of one file is mapped in the place of the other's, so that it stays what
+ * can be dropped and read again. Who gets a descriptor of a file for that may read all of it, so it is only for those who could
+ * open it. With anonymous memory it is merged by the pool.
+ *
+ * Clients have descriptors that share the lease, and it outlasts the daemon with them (libwp/filerun.c). They could end it,
+ * too, which is found out before long; a client's domain is hurt by that and nobody else, since each domain has leases of its own.
+ *
  * One page of a file that several regions map is one page already. So they never match each other; when one of
  * them is merged its siblings follow, for only then the file's page can go. And `sites` counts how many share for each
  * page of the file, so that one page is not counted as saved twice.
@@ -40,24 +47,36 @@ enum backing_state {
 /* How long a writer waits at most. */
 #define BACKING_BREAK_NS (2 * NSEC_PER_SEC)
 
+struct domain;
+
 struct backing {
-        struct list link; /* in the merger's list */
-        int fd;           /* for reading */
+        struct list link;      /* in the merger's list */
+        struct domain *domain; /* whose clients share the lease */
+        int fd;                /* for reading */
         dev_t dev;
         ino_t inode;
         enum backing_state state;
-        uint64_t deadline_ns;    /* BREAKING: of the members; OPEN: when to try the lease again */
-        uint64_t retry_ns;       /* OPEN: between attempts */
-        uint32_t n_pages;        /* whole ones; what is behind them is never merged */
-        struct list regions;     /* region->sibling */
-        uint16_t *sites;         /* by page: how many regions share it */
-        uint64_t n_extra;        /* sites beyond the first, all together */
+        uint64_t
+                deadline_ns; /* LEASED: when to look at it; BREAKING: of the members; OPEN: when to try the lease again */
+        uint64_t retry_ns;   /* OPEN: between attempts */
+        uint64_t grace_ns;   /* until then somebody whose connection ended may still be giving back */
+        uint32_t n_pages;    /* whole ones; what is behind them is never merged */
+        struct list regions; /* region->sibling */
+        uint16_t *sites;     /* by page: how many regions share it */
+        uint64_t n_extra;    /* sites beyond the first, all together */
+        bool others_read;    /* everybody may read it, */
+        bool owner_reads;    /* or its owner, */
+        uid_t owner;         /* who is this one */
+        uint16_t *
+                users; /* by page: how many pages of regions of other files are aliases of it, or are planned to be */
+        uint64_t n_users;        /* all together */
+        uint64_t n_canonical;    /* pages that have any */
         struct range_list drops; /* pages that were merged: the file's own may be of no use now */
 };
 
 /* Takes over the descriptor, which has a lease, on success. */
-int backing_new(int fd, const struct stat *st, struct backing **ret_backing) wp_check;
-/* Only when it has no regions. Ends the lease. */
+int backing_new(struct domain *domain, int fd, const struct stat *st, struct backing **ret_backing) wp_check;
+/* Only when it has neither regions nor users. Ends the lease, whoever else has descriptors that share it. */
 struct backing *backing_free(struct backing *backing);
 
 /* The region begins with this page of the file. */
@@ -77,8 +96,17 @@ bool backing_same(const struct region *a, uint32_t page_a, const struct region *
 void backing_share(const struct region *region, uint32_t page);
 void backing_unshare(const struct region *region, uint32_t page);
 
-/* Whether some page of its regions is merged, or may be at any moment. */
+/* A page of a region of another file becomes an alias of this page, or is planned to; and is none any more. */
+void backing_use(struct backing *backing, uint32_t page);
+void backing_unuse(struct backing *backing, uint32_t page);
+
+/* Whether clients of this user could have opened it for reading. */
+bool backing_readable(const struct backing *backing, uid_t uid);
+
+/* Whether some page of its regions is merged, or may be at any moment, or an alias of it is. */
 bool backing_in_use(const struct backing *backing);
+/* The same of one region. */
+bool backing_merged(const struct region *region);
 
 /* The file may have become shorter or longer. */
 int backing_measure(struct backing *backing) wp_check;

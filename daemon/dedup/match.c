@@ -55,6 +55,19 @@ static bool same_file_page(const struct domain *domain, const struct region *reg
                backing_same(region, match->page, domain_region(domain, match->with.region), match->with.page);
 }
 
+/* A page of a file that others are aliases of cannot go: whoever cannot be one, too, begins with a slot of his own. */
+static bool has_aliases(const struct domain *domain, const struct match *match)
+{
+        const struct region *other;
+        uint32_t file_page;
+
+        if (match->kind != MATCH_PAGE)
+                return false;
+        other = domain_region(domain, match->with.region);
+        return other->backing && backing_page(other, match->with.page, &file_page) &&
+               other->backing->users[file_page];
+}
+
 static void match_one(struct merger *merger, struct domain *domain, struct region *region,
                       const struct work_read *read, struct match *match)
 {
@@ -84,6 +97,8 @@ static void match_one(struct merger *merger, struct domain *domain, struct regio
         } else if (same_file_page(domain, region, match)) {
                 match->kind = MATCH_NONE;
                 become_candidate(domain, region, match->page, match->fingerprint, false);
+        } else if (!region->backing && has_aliases(domain, match)) {
+                match->kind = MATCH_REPLICA;
         }
 }
 
@@ -275,11 +290,33 @@ static int find_slot(struct merger *merger, struct domain *domain, struct region
         return 0;
 }
 
+/* Whether read page `i`, of a mapping of a file, is planned as an alias of the page of another file that it matched. */
+static bool plan_alias(struct merger *merger, struct domain *domain, struct region *region,
+                       struct open_runs *open, size_t i)
+{
+        const struct match *match = &merger->round.matches[i];
+        uint32_t key;
+
+        if (match->kind != MATCH_PAGE || region_state(region, match->page) != PAGE_TRACKED ||
+            !same_content(domain, match->with, fingerprint_key(match->fingerprint)) ||
+            files_alias(merger, region, domain_region(domain, match->with.region), match->with.page, &key) <
+                    0)
+                return false;
+        if (plan(merger, &open->here, region, match->page, WIRE_RUN_ALIAS, key) >= 0)
+                return true;
+        files_unalias(member_of(region), key);
+        return false;
+}
+
 static void plan_merge(struct merger *merger, struct domain *domain, struct region *region,
                        struct open_runs *open, size_t i)
 {
         uint32_t page = merger->round.matches[i].page, slot;
-        int r = find_slot(merger, domain, region, open, i, &slot);
+        int r;
+
+        if (plan_alias(merger, domain, region, open, i))
+                return;
+        r = find_slot(merger, domain, region, open, i, &slot);
 
         /* Promoting another page of this region may have planned this one. */
         if (r == 0 && region_state(region, page) != PAGE_TRACKED) {

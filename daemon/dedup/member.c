@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "dedup/merger-private.h"
 #include "kernel/uffd.h"
 #include "util/cleanup.h"
 
@@ -64,6 +65,8 @@ void run_withdraw(struct run *run, enum reason reason)
                 region_mark_failed(run->region, run->page + i);
                 if (run_has_slots(run))
                         domain_unpin(run->member->domain, run->slot + i);
+                else if (run->kind == WIRE_RUN_ALIAS)
+                        files_unalias(run->member, run->slot + i);
         }
         if (reason != REASON_NONE)
                 run->member->stat.failures[reason] += run->n_pages;
@@ -85,6 +88,11 @@ static void fill_batch(struct member *member, struct wire_batch *batch)
                         .address = region_address(run->region, run->page),
                         .pool_offset = run_has_slots(run) ? (uint64_t)run->slot << PAGE_SHIFT : 0,
                 };
+                if (run->kind == WIRE_RUN_ALIAS) {
+                        batch->runs[member->n_flight].file = run->slot >> ALIAS_SHIFT;
+                        batch->runs[member->n_flight].pool_offset =
+                                (uint64_t)(run->slot & (ALIAS_MAX_PAGES - 1)) << PAGE_SHIFT;
+                }
                 member->flight[member->n_flight++] = run;
         }
         batch->n_runs = member->n_flight;

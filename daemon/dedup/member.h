@@ -27,7 +27,7 @@ struct run {
         struct region *region;
         uint32_t page;
         uint32_t n_pages;
-        uint32_t slot; /* if it has slots: of the first page; the others follow */
+        uint32_t slot; /* of the first page; the others follow. WIRE_RUN_ALIAS: see ALIAS_SHIFT */
         enum wire_run_kind kind;
 };
 
@@ -47,6 +47,9 @@ struct member_ops {
         /* Pages of lazy regions were found written; not unless it hears: nothing waits to be read by it. */
         int (*send_written)(void *session, const struct wire_written *written);
         bool (*hears)(void *session);
+        /* Gives the client a descriptor of a file under this number; and tells it that the number means nothing any more. */
+        int (*send_file)(void *session, uint32_t number, int fd);
+        int (*send_file_gone)(void *session, uint32_t number);
         /* Ends the connection, whose end the caller learns elsewhere, and later. */
         void (*send_away)(void *session, const char *reason);
         /* The member is no more: `charge` of member_new(), and the bytes that it still had registered. */
@@ -80,7 +83,18 @@ struct member {
         unsigned n_flight;
         struct run *flight[WIRE_BATCH_RUNS];
         struct member_stat stat;
+        /* The files that it has descriptors of, by number. */
+        struct member_file {
+                struct backing *backing; /* NULL: the number is free */
+                uint32_t
+                        n; /* regions that are mappings of it, and pages that are aliases, or planned to be */
+        } files[WIRE_FILES];
 };
+
+/* What the key of an aliased page, and the slot of a run of such, consist of: the file's number, and the page of the file. */
+#define ALIAS_SHIFT     26
+#define ALIAS_MAX_PAGES (UINT32_C(1) << ALIAS_SHIFT)
+_Static_assert(WIRE_FILES <= UINT32_C(1) << (32 - ALIAS_SHIFT), "a number fits into a key");
 
 struct member_fds {
         int pagemap;

@@ -174,15 +174,32 @@ void match_adopted(struct merger *merger);
  * files.c. files_adopt() takes over a descriptor with a lease, also when it fails; -EAGAIN: the lease is about to end. The rest
  * is for regions that have a backing.
  */
-int files_adopt(struct merger *merger, int fd, const struct stat *st, struct backing **ret_backing) wp_check;
+int files_adopt(struct merger *merger, struct domain *domain, int fd, const struct stat *st,
+                struct backing **ret_backing) wp_check;
+/* The region begins with this page of the file, of which its owner gets a descriptor. */
+int files_join(struct merger *merger, struct backing *backing, struct region *region, uint32_t page) wp_check;
 /* Files of which nothing is registered after all are forgotten. */
-void files_sweep(struct merger *merger);
-void files_leave(struct region *region);
+void files_sweep(struct merger *merger, uint64_t now_ns);
+/*
+ * The connection is gone, and the client, if it lives, is giving back what is merged of files. So that nobody writes before it
+ * has, leases are kept for as long as it has time for that.
+ */
+void files_hang_up(struct member *member);
+void files_leave(struct merger *merger, struct region *region);
 bool files_scannable(const struct region *region);
 /* What of pages [first, end) is to be read now. */
 int files_digest(struct region *region, uint32_t first, uint32_t end, bool at_once,
                  struct range_list *read) wp_check;
 uint64_t files_read_offset(const struct region *region, uint32_t page); /* bytes */
+/*
+ * Makes a page of a region the alias of a page of another file's region, as far as planning goes: the key that stands for that.
+ * -EOPNOTSUPP: these two cannot be; -ENOSPC: the client has descriptors of too many files. files_unalias(): it is none.
+ */
+int files_alias(struct merger *merger, struct region *region, const struct region *other, uint32_t other_page,
+                uint32_t *ret_key) wp_check;
+void files_unalias(struct member *member, uint32_t key);
+/* Numbers that mean nothing any more are free again. */
+void files_forget_numbers(struct merger *merger, struct member *member);
 /* A page of it is merged. */
 void files_merged(struct region *region, uint32_t page);
 /* Work for the worker, and its end; false: there is, or was, none. */

@@ -143,6 +143,7 @@ static void reap(struct merger *merger)
 void merger_hang_up(struct merger *merger, struct member *member)
 {
         member->session = NULL;
+        files_hang_up(member);
         task_abandon(merger, member);
         reap(merger);
 }
@@ -185,8 +186,13 @@ struct merger *merger_free(struct merger *merger)
                 free(list_entry(link, struct scan_request, link));
         list_for_each_safe(link, next, &merger->mergings)
                 free(list_entry(link, struct merging, link));
-        list_for_each_safe(link, next, &merger->backings)
-                backing_free(list_entry(link, struct backing, link));
+        /* Leases end when the clients, who are giving back, have closed their descriptors, too. */
+        list_for_each_safe(link, next, &merger->backings) {
+                struct backing *backing = list_entry(link, struct backing, link);
+
+                backing->fd = fd_close(backing->fd);
+                backing_free(backing);
+        }
         (void)files_dropped(merger);
         list_for_each_safe(link, next, &merger->domains)
                 domain_free(list_entry(link, struct domain, link));
@@ -297,7 +303,7 @@ static void count_pages(const struct merging *merging, struct merger_merge_stat 
 
                 stat->examined += state != PAGE_EMPTY && state != PAGE_EXCLUDED && state != PAGE_PROTECTED &&
                                   state != PAGE_COPIED;
-                stat->merged += state == PAGE_MERGED || state == PAGE_FOREIGN;
+                stat->merged += state == PAGE_MERGED || state == PAGE_ALIASED || state == PAGE_FOREIGN;
                 stat->zero += state == PAGE_ZERO;
                 stat->failed += (state == PAGE_TRACKED && flags & PAGE_F_FAILED) ||
                                 (state == PAGE_CANDIDATE && flags & PAGE_F_REFUSED) || state == PAGE_PLANNED;
@@ -820,6 +826,7 @@ uint64_t merger_tick(struct merger *merger, uint64_t now_ns)
         uint64_t next;
 
         reap(merger);
+        files_sweep(merger, now_ns);
         next = MIN(reclaim(merger, now_ns), files_advance(merger, now_ns));
         if (!list_empty(&merger->requests)) {
                 answer_requests(merger, now_ns);
@@ -958,6 +965,7 @@ void merger_stat(struct merger *merger, struct merger_stat *ret_stat)
                 stat.pages_sharing += domain->pool.n_sharers - domain->pool.n_shared;
                 stat.pages_retired += domain->pool.n_retired;
         }
+        stat.pages_sharing += stat.count[PAGE_ALIASED];
         list_for_each(link, &merger->backings) {
                 const struct backing *backing = list_entry(link, struct backing, link);
 
@@ -965,6 +973,7 @@ void merger_stat(struct merger *merger, struct merger_stat *ret_stat)
                 stat.metadata_bytes += backing_bytes(backing);
                 /* One page of a file is one, however many map it. */
                 stat.pages_sharing -= MIN(stat.pages_sharing, backing->n_extra);
+                stat.pages_shared += backing->n_canonical;
         }
         *ret_stat = stat;
 }

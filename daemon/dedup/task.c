@@ -208,15 +208,25 @@ static int track(const struct inspection *inspection, size_t n_vmas, struct regi
         return r;
 }
 
-static void unshare_all(struct member *member, const struct region *region)
+/* The page is no longer what it was: a sharer of a slot, or an alias of a page of a file. */
+static void forget_sharing(struct region *region, uint32_t page, enum page_state was, uint32_t key)
+{
+        if (was != PAGE_MERGED && was != PAGE_ALIASED)
+                return;
+        backing_unshare(region, page);
+        if (was == PAGE_MERGED)
+                domain_unshare(member_of(region)->domain, key);
+        else
+                files_unalias(member_of(region), key);
+}
+
+static void unshare_all(struct region *region)
 {
         for (uint32_t page = 0; page < region->n_pages; page++)
                 if (!region_chunk(region, page))
                         page = region_chunk_last(region, page);
-                else if (region_state(region, page) == PAGE_MERGED) {
-                        domain_unshare(member->domain, region_key(region, page));
-                        backing_unshare(region, page);
-                }
+                else
+                        forget_sharing(region, page, region_state(region, page), region_key(region, page));
 }
 
 /* `backing`: of a region that is a mapping of a file; else NULL. */
@@ -238,10 +248,13 @@ static int install(struct merger *merger, struct inspection *inspection, struct 
         }
         r = domain_add_region(member->domain, region);
         if (r >= 0) {
-                r = backing ? 0 : track(inspection, inspection->n_vmas, region);
+                r = backing ? files_join(merger, backing, region,
+                                         (uint32_t)((first->offset + (region->start - first->start)) >>
+                                                    PAGE_SHIFT))
+                            : track(inspection, inspection->n_vmas, region);
                 if (r < 0) {
                         untrack(member, region);
-                        unshare_all(member, region);
+                        unshare_all(region);
                         domain_remove_region(member->domain, region);
                 }
         }
@@ -250,11 +263,7 @@ static int install(struct merger *merger, struct inspection *inspection, struct 
                 region_free(region);
                 return r;
         }
-        if (backing) {
-                backing_join(backing, region,
-                             (uint32_t)((first->offset + (region->start - first->start)) >> PAGE_SHIFT));
-                region->shared = first->shared;
-        }
+        region->shared = backing && first->shared;
         member->space.vma_budget = policy_vma_budget(merger->settings.max_map_count, inspection->n_mappings);
         *ret_region = region;
         return 0;
@@ -289,6 +298,9 @@ static void admit(struct merger *merger, struct inspection *inspection, struct b
         if (r == -EEXIST) {
                 detail = "it overlaps a region that is registered already";
                 r = -EINVAL;
+        } else if (r == -ENOSPC) {
+                detail = "this process has mappings of too many files registered";
+                r = -EDQUOT;
         } else if (r < 0) {
                 detail = "registering it with userfaultfd failed";
         } else {
@@ -352,7 +364,7 @@ static void opened(struct merger *merger, struct inspection *inspection)
                 return;
         }
         if (r >= 0)
-                r = files_adopt(merger, fd_take(&fd), &work->opened, &backing);
+                r = files_adopt(merger, inspection->member->domain, fd_take(&fd), &work->opened, &backing);
         if (r == -EAGAIN)
                 answer_refused(inspection, REASON_WRITTEN, inspection->start);
         else if (r == -ENOMEM)
@@ -361,7 +373,7 @@ static void opened(struct merger *merger, struct inspection *inspection)
                 answer_refused(inspection, REASON_FILE_SYSTEM, inspection->start);
         else
                 admit(merger, inspection, backing, NULL);
-        files_sweep(merger);
+        files_sweep(merger, clock_now());
 }
 
 static void inspected(struct merger *merger, struct inspection *inspection)
@@ -413,8 +425,8 @@ void task_end_region(struct merger *merger, struct member *member, struct region
         if (merger->round.region == region)
                 merger->round.region = NULL;
         merger_end_mergings(merger, member, region, false);
-        unshare_all(member, region);
-        files_leave(region);
+        unshare_all(region);
+        files_leave(merger, region);
         domain_remove_region(member->domain, region);
         space_remove(&member->space, region);
         region_free(region);
@@ -672,7 +684,7 @@ static void page_done(struct merger *merger, struct run *run, uint32_t page, uin
         struct domain *domain = run->member->domain;
         bool written = region_flags(run->region, page) & PAGE_F_WRITTEN;
 
-        if (run->kind == WIRE_RUN_FILE)
+        if (run->kind == WIRE_RUN_FILE || run->kind == WIRE_RUN_ALIAS)
                 files_merged(run->region, page);
 
         if (run->kind == WIRE_RUN_ZERO) {
@@ -681,6 +693,10 @@ static void page_done(struct merger *merger, struct run *run, uint32_t page, uin
                 return;
         }
         run->member->stat.merges++;
+        if (run->kind == WIRE_RUN_ALIAS) {
+                region_set_state(run->region, page, PAGE_ALIASED, slot);
+                return;
+        }
         pool_share(&domain->pool, slot);
         domain_unpin(domain, slot);
         region_set_state(run->region, page, PAGE_MERGED, slot);
@@ -695,6 +711,8 @@ static void page_failed(struct run *run, uint32_t page, uint32_t slot, enum reas
         run->member->stat.failures[reason]++;
         if (run_has_slots(run))
                 domain_unpin(run->member->domain, slot);
+        else if (run->kind == WIRE_RUN_ALIAS)
+                files_unalias(run->member, slot);
 }
 
 static void merge_result(struct merger *merger, struct run *run, const struct wire_run_result *result)
@@ -717,15 +735,11 @@ static void merge_result(struct merger *merger, struct run *run, const struct wi
 /* A page that shared becomes private. */
 static void end_sharing(struct region *region, uint32_t page, enum page_state state)
 {
-        struct member *member = member_of(region);
-        bool counted = region_state(region, page) == PAGE_MERGED;
+        enum page_state before = region_state(region, page);
         uint32_t slot = region_key(region, page);
 
         region_set_state(region, page, state, state == PAGE_COPIED ? slot : 0);
-        if (!counted)
-                return;
-        domain_unshare(member->domain, slot);
-        backing_unshare(region, page);
+        forget_sharing(region, page, before, slot);
 }
 
 void task_copied(struct region *region, uint32_t page)

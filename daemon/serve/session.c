@@ -352,6 +352,22 @@ static void member_gone(void *context, uint64_t bytes)
         free(charge);
 }
 
+static int send_file(void *context, uint32_t number, int fd)
+{
+        struct wire_file message = {.file = number};
+
+        wire_init(&message, WIRE_FILE, sizeof(message), 0);
+        return session_send(context, &message, &fd, 1);
+}
+
+static int send_file_gone(void *context, uint32_t number)
+{
+        struct wire_file message = {.file = number};
+
+        wire_init(&message, WIRE_FILE_GONE, sizeof(message), 0);
+        return session_send(context, &message, NULL, 0);
+}
+
 static void send_away(void *context, const char *reason)
 {
         struct session *session = context;
@@ -365,6 +381,8 @@ static void send_away(void *context, const char *reason)
 const struct member_ops session_member_ops = {.send_batch = send_batch,
                                               .send_written = send_written,
                                               .hears = hears,
+                                              .send_file = send_file,
+                                              .send_file_gone = send_file_gone,
                                               .send_away = send_away,
                                               .gone = member_gone};
 
@@ -378,7 +396,7 @@ static uint64_t kept_of(const struct region *region)
 
 static int send_registered(struct session *session, uint64_t serial, const struct region *region)
 {
-        struct wire_reply reply = {.region = region->id, .stat = {kept_of(region)}};
+        struct wire_reply reply = {.region = region->id, .stat = {kept_of(region), region->backing_number}};
 
         wire_init(&reply, WIRE_REPLY, sizeof(reply), serial);
         snprintf(reply.detail, sizeof(reply.detail), "%s", region->kept_name);
@@ -752,7 +770,7 @@ static int send_stat(struct session *session, uint64_t serial, const struct regi
         reply.stat[WIRE_STAT_PAGES] = region->n_pages;
         reply.stat[WIRE_STAT_RESIDENT] =
                 region->n_pages - count[PAGE_EMPTY] - count[PAGE_ZERO] - count[PAGE_EXCLUDED];
-        reply.stat[WIRE_STAT_MERGED] = count[PAGE_MERGED] + count[PAGE_FOREIGN];
+        reply.stat[WIRE_STAT_MERGED] = count[PAGE_MERGED] + count[PAGE_ALIASED] + count[PAGE_FOREIGN];
         reply.stat[WIRE_STAT_ZERO] = count[PAGE_ZERO];
         reply.stat[WIRE_STAT_VOLATILE] = count[PAGE_VOLATILE];
         reply.stat[WIRE_STAT_EXCLUDED] = count[PAGE_EXCLUDED];

@@ -98,10 +98,10 @@ static void add_client(void *context, struct member *member)
                           session_name(member->session), "regions", (json_int_t)member->space.n_regions,
                           "bytes_registered", (json_int_t)(member->space.n_pages * PAGE_BYTES),
                           "pages_tracked", (json_int_t)(member->space.n_pages - count[PAGE_EMPTY]),
-                          "pages_sharing", (json_int_t)count[PAGE_MERGED], "zero_pages",
-                          (json_int_t)count[PAGE_ZERO], "pages_copied", (json_int_t)count[PAGE_COPIED],
-                          "vmas", (json_int_t)space_borders(&member->space), "vma_budget",
-                          (json_int_t)member->space.vma_budget, "write_faults",
+                          "pages_sharing", (json_int_t)(count[PAGE_MERGED] + count[PAGE_ALIASED]),
+                          "zero_pages", (json_int_t)count[PAGE_ZERO], "pages_copied",
+                          (json_int_t)count[PAGE_COPIED], "vmas", (json_int_t)space_borders(&member->space),
+                          "vma_budget", (json_int_t)member->space.vma_budget, "write_faults",
                           (json_int_t)member->stat.write_faults, "state",
                           member->session ? "connected" : "gone"));
 }
@@ -143,11 +143,11 @@ static json_t *region_document(const struct member *member, const struct region 
                 "length", (json_int_t)((uint64_t)region->n_pages * PAGE_BYTES), "flags",
                 flags_document(region->flags), "pages", (json_int_t)region->n_pages, "pages_resident",
                 (json_int_t)(region->n_pages - count[PAGE_EMPTY] - count[PAGE_ZERO] - count[PAGE_EXCLUDED]),
-                "pages_merged", (json_int_t)(count[PAGE_MERGED] + count[PAGE_FOREIGN]), "zero_pages",
-                (json_int_t)count[PAGE_ZERO], "pages_volatile", (json_int_t)count[PAGE_VOLATILE],
-                "pages_copied", (json_int_t)count[PAGE_COPIED], "pages_excluded",
-                (json_int_t)count[PAGE_EXCLUDED], "pages_refused", (json_int_t)count[PAGE_COPIED], "runs",
-                (json_int_t)(region->borders / 2));
+                "pages_merged", (json_int_t)(count[PAGE_MERGED] + count[PAGE_ALIASED] + count[PAGE_FOREIGN]),
+                "zero_pages", (json_int_t)count[PAGE_ZERO], "pages_volatile",
+                (json_int_t)count[PAGE_VOLATILE], "pages_copied", (json_int_t)count[PAGE_COPIED],
+                "pages_excluded", (json_int_t)count[PAGE_EXCLUDED], "pages_refused",
+                (json_int_t)count[PAGE_COPIED], "runs", (json_int_t)(region->borders / 2));
 }
 
 static void add_regions(void *context, struct member *member)

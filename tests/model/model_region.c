@@ -113,7 +113,9 @@ static void check_page(const struct model *model, uint32_t i)
         assert_int_equal(region_flags(region, i),
                          page->pooled * PAGE_F_POOLED + page->written * PAGE_F_WRITTEN +
                                  page->refused * PAGE_F_REFUSED + (page->level << PAGE_F_LEVEL_SHIFT));
-        assert_int_equal(region_shares(region, i), page->state == PAGE_MERGED || page->state == PAGE_FOREIGN);
+        assert_int_equal(region_shares(region, i), page->state == PAGE_MERGED ||
+                                                           page->state == PAGE_ALIASED ||
+                                                           page->state == PAGE_FOREIGN);
         assert_int_equal(region_patient(region, i),
                          (region->round + i / CHUNK_PAGES) % periods[page->level] != 0);
 }
@@ -195,7 +197,7 @@ static void set_state(struct model *model, uint32_t i, enum page_state to)
 {
         struct naive_page *page = &model->pages[i];
         uint32_t key = pick_key(model, i);
-        bool pooled = to == PAGE_MERGED || to == PAGE_FOREIGN || to == PAGE_COPIED ||
+        bool pooled = to == PAGE_MERGED || to == PAGE_ALIASED || to == PAGE_FOREIGN || to == PAGE_COPIED ||
                       (to == PAGE_EXCLUDED && page->pooled);
 
         make_chunk(model, i);
@@ -215,9 +217,9 @@ static void step_state(struct model *model, uint32_t i)
                 [PAGE_EMPTY] = PAGE_TRACKED,     [PAGE_VOLATILE] = PAGE_TRACKED,
                 [PAGE_TRACKED] = PAGE_CANDIDATE, [PAGE_CANDIDATE] = PAGE_PLANNED,
                 [PAGE_PLANNED] = PAGE_MERGED,    [PAGE_MERGED] = PAGE_VOLATILE,
-                [PAGE_FOREIGN] = PAGE_VOLATILE,  [PAGE_COPIED] = PAGE_EXCLUDED,
-                [PAGE_ZERO] = PAGE_VOLATILE,     [PAGE_EXCLUDED] = PAGE_TRACKED,
-                [PAGE_PROTECTED] = PAGE_TRACKED,
+                [PAGE_ALIASED] = PAGE_VOLATILE,  [PAGE_FOREIGN] = PAGE_VOLATILE,
+                [PAGE_COPIED] = PAGE_EXCLUDED,   [PAGE_ZERO] = PAGE_VOLATILE,
+                [PAGE_EXCLUDED] = PAGE_TRACKED,  [PAGE_PROTECTED] = PAGE_TRACKED,
         };
         enum page_state from = model->pages[i].state, to = onwards[from];
 
@@ -290,7 +292,8 @@ static void step(struct model *model)
 static void wind_down(struct model *model)
 {
         for (uint32_t i = 0; i < N_PAGES; i++) {
-                if (model->pages[i].state == PAGE_MERGED || model->pages[i].state == PAGE_FOREIGN)
+                if (model->pages[i].state == PAGE_MERGED || model->pages[i].state == PAGE_ALIASED ||
+                    model->pages[i].state == PAGE_FOREIGN)
                         set_state(model, i, PAGE_VOLATILE);
                 if (model->pages[i].state == PAGE_COPIED)
                         set_state(model, i, PAGE_EXCLUDED);

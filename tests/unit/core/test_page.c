@@ -16,18 +16,19 @@
 /* One letter per state in the order of the enum; '.' is a change that must not happen. */
 /* clang-format off */
 static const char *const table[PAGE_N_STATES] = {
-        /* to:               EVTCPMFDZXO */
-        [PAGE_EMPTY] =      ".VT..MFD.XO",
-        [PAGE_VOLATILE] =   "E.T......XO",
-        [PAGE_TRACKED] =    "EV.CP....XO",
-        [PAGE_CANDIDATE] =  "EVT.P....XO",
-        [PAGE_PLANNED] =    "..T..M..Z..",
-        [PAGE_MERGED] =     ".V.....D...",
-        [PAGE_FOREIGN] =    ".V.....D...",
-        [PAGE_COPIED] =     ".........X.",
-        [PAGE_ZERO] =       "EVT......XO",
-        [PAGE_EXCLUDED] =   "..T....D.X.",
-        [PAGE_PROTECTED] =  "..T........",
+        /* to:               EVTCPMAFDZXO */
+        [PAGE_EMPTY] =      ".VT..M.FD.XO",
+        [PAGE_VOLATILE] =   "E.T.......XO",
+        [PAGE_TRACKED] =    "EV.CP.....XO",
+        [PAGE_CANDIDATE] =  "EVT.P.....XO",
+        [PAGE_PLANNED] =    "..T..MA..Z..",
+        [PAGE_MERGED] =     ".V......D...",
+        [PAGE_ALIASED] =    ".V..........",
+        [PAGE_FOREIGN] =    ".V......D...",
+        [PAGE_COPIED] =     "..........X.",
+        [PAGE_ZERO] =       "EVT.......XO",
+        [PAGE_EXCLUDED] =   "..T.....D.X.",
+        [PAGE_PROTECTED] =  "..T.........",
 };
 /* clang-format on */
 

@@ -49,6 +49,7 @@ static const enum page_state paths[PAGE_N_STATES][5] = {
         [PAGE_CANDIDATE] = {PAGE_TRACKED, PAGE_CANDIDATE},
         [PAGE_PLANNED] = {PAGE_TRACKED, PAGE_PLANNED},
         [PAGE_MERGED] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_MERGED},
+        [PAGE_ALIASED] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_ALIASED},
         [PAGE_FOREIGN] = {PAGE_FOREIGN},
         [PAGE_COPIED] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_MERGED, PAGE_COPIED},
         [PAGE_ZERO] = {PAGE_TRACKED, PAGE_PLANNED, PAGE_ZERO},
@@ -209,7 +210,8 @@ static void test_changes(void **state)
                                                  to == PAGE_VOLATILE || to == PAGE_TRACKED);
                                 assert_false(region_unsettled(region, CHUNK_PAGES - 1));
                                 assert_int_equal(region_shares(region, CHUNK_PAGES),
-                                                 to == PAGE_MERGED || to == PAGE_FOREIGN);
+                                                 to == PAGE_MERGED || to == PAGE_ALIASED ||
+                                                         to == PAGE_FOREIGN);
                         }
                         region_free(region);
                 }

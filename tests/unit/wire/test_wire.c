@@ -67,6 +67,8 @@ static const struct shape shapes[WIRE_N_TYPES] = {
         [WIRE_CHILD] = {24, 1, WIRE_FROM_CLIENT},
         [WIRE_GRANDCHILD] = {16, 1, WIRE_FROM_DAEMON},
         [WIRE_BYE] = {16, 0, WIRE_FROM_CLIENT},
+        [WIRE_FILE] = {24, 1, WIRE_FROM_DAEMON},
+        [WIRE_FILE_GONE] = {24, 0, WIRE_FROM_DAEMON},
 };
 
 static void build(union message *message, enum wire_type type)
@@ -305,6 +307,9 @@ static const struct change changes[] = {
         RUN(2, address, UINT64_MAX - 0x3fff, true),
         RUN(0, pool_offset, 0x7000, true),
         RUN(0, pool_offset, 0x7001, false),
+        RUN(0, file, 1, false),
+        RUN(0, reserved, 1, false),
+        RUN(2, file, 1, false),
         RUN(0, pool_offset, UINT64_MAX - 0xfff, false),
         RUN(0, pool_offset, UINT64_MAX - 0x1fff, true),
         RUN(1, pool_offset, 0x7000, false),
