@@ -321,8 +321,6 @@ static int carry_out(struct wp_client *client, const struct client_errand *erran
 
         if (errand->kind == ERRAND_RELEASE)
                 return drop(client, flags, errand->start, errand->length);
-        if (errand->epoch != client->link.epoch)
-                return -ENOTCONN;
         r = make_shield(client, errand->region);
         if (r >= 0)
                 r = take(client, flags, errand->start, errand->length);
@@ -346,15 +344,22 @@ static void leave(struct wp_client *client, bool pause)
 
 int protect_execute(struct wp_client *client, const struct client_errand *errand)
 {
+        const struct client_errand undo = {.kind = ERRAND_RELEASE,
+                                           .region = errand->region,
+                                           .start = errand->start,
+                                           .length = errand->length};
         int r;
 
+        /* Nothing was taken: what others protect there is theirs. */
+        if (errand->kind == ERRAND_PROTECT && errand->epoch != client->link.epoch)
+                return -ENOTCONN;
         do {
                 enter(client);
                 r = carry_out(client, errand);
-                if (r < 0 && r != -EAGAIN && errand->kind == ERRAND_PROTECT)
-                        (void)!drop(client, errand->region->flags, errand->start, errand->length);
                 leave(client, r == -EAGAIN);
         } while (r == -EAGAIN);
+        if (r < 0 && errand->kind == ERRAND_PROTECT)
+                (void)!protect_execute(client, &undo);
         return r;
 }
 
@@ -428,6 +433,27 @@ static int explain(int error)
         }
 }
 
+/*
+ * Tells the daemon of what is not protected of a range. Who protects some of it at this moment, and has the daemon's consent
+ * already, has `protecting` until it is: of these pages the daemon must not hear.
+ */
+static void tell_released(struct wp_region *region, size_t offset, size_t length)
+{
+        uint64_t at = region->start + offset, end = at + length;
+
+        while (at < end) {
+                uint64_t stop;
+                bool is_protected;
+
+                pthread_mutex_lock(&region->client->serving);
+                stop = shields_run_end(&region->client->shields, at, end, &is_protected);
+                pthread_mutex_unlock(&region->client->serving);
+                if (!is_protected)
+                        (void)!region_call(region, WIRE_RELEASE, at - region->start, stop - at, NULL);
+                at = stop;
+        }
+}
+
 static int protect_anew(struct wp_region *region, size_t offset, size_t length, shield_word word,
                         uint64_t epoch)
 {
@@ -440,15 +466,18 @@ static int protect_anew(struct wp_region *region, size_t offset, size_t length, 
                                        .word = word};
         int r;
 
-        if (region->flags & WP_MERGE) {
-                r = region_call(region, WIRE_PROTECT, offset, length, NULL);
+        if (!(region->flags & WP_MERGE))
+                return explain(client_run_errand(client, &errand));
+        pthread_mutex_lock(&client->protecting);
+        r = region_call(region, WIRE_PROTECT, offset, length, NULL);
+        if (r >= 0) {
+                r = client_run_errand(client, &errand);
                 if (r < 0)
-                        return r;
+                        tell_released(region, offset, length);
+                r = explain(r);
         }
-        r = client_run_errand(client, &errand);
-        if (r < 0 && region->flags & WP_MERGE)
-                (void)!region_call(region, WIRE_RELEASE, offset, length, NULL);
-        return explain(r);
+        pthread_mutex_unlock(&client->protecting);
+        return r;
 }
 
 wp_export int wp_protect(struct wp_region *region, size_t offset, size_t length, uint64_t flags)
@@ -482,9 +511,13 @@ wp_export int wp_release(struct wp_region *region, size_t offset, size_t length)
 
         if (r < 0 || !protect_touches(region->client, region->start + offset, length))
                 return r;
+        /* Writers go on at once, whatever others wait for; what the daemon has to know can wait. */
         r = region_run_errand(region, ERRAND_RELEASE, offset, length);
-        if (r >= 0 && region->flags & WP_MERGE)
-                (void)!region_call(region, WIRE_RELEASE, offset, length, NULL);
+        if (r >= 0 && region->flags & WP_MERGE) {
+                pthread_mutex_lock(&region->client->protecting);
+                tell_released(region, offset, length);
+                pthread_mutex_unlock(&region->client->protecting);
+        }
         return explain(r);
 }
 

@@ -129,6 +129,13 @@ static bool is_armed(shield_word word)
         return shield_state_of(word) == SHIELD_WATCHED || shield_state_of(word) == SHIELD_HELD;
 }
 
+bool shields_armed(struct shields *shields, uint64_t address)
+{
+        const struct shield *shield = shields_find(shields, address);
+
+        return shield && shield_state_of(*word_at(shield, address)) > SHIELD_SPENT;
+}
+
 void shields_set(struct shields *shields, uint64_t start, uint64_t length, shield_word word)
 {
         const struct shield *shield = shields_find(shields, start);

@@ -103,6 +103,9 @@ size_t shields_count(struct shields *shields, uint64_t address);
 /* Sets all pages of a range in a shield; whoever waits there goes on waiting, unless the range is to be SHIELD_NONE or SPENT. */
 void shields_set(struct shields *shields, uint64_t start, uint64_t length, shield_word word);
 
+/* Whether the page at the address is protected now: its next writer is to be told of, or waits. */
+bool shields_armed(struct shields *shields, uint64_t address);
+
 enum shield_verdict {
         SHIELD_UNKNOWN, /* no page of ours */
         SHIELD_STALE,   /* let it go on: it is no first write */

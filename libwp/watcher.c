@@ -311,7 +311,8 @@ static void serve_fault(struct wp_client *client, int fd, const struct uffd_msg 
                 if (!goes_on(client, fd, message, verdict))
                         return;
         }
-        r = hold_answer(fd, message);
+        /* A page that was discarded is protected as it was before, and whoever writes to it is met again. */
+        r = hold_answer(fd, message, own && shields_armed(&client->shields, address));
         if (r < 0 || is_watch(client, fd))
                 return;
         if (write)

@@ -172,7 +172,7 @@ static void submit_command_read(struct fault_service *service)
 static void handle_fault(struct fault_service *service, const struct fault_context *context,
                          const struct uffd_msg *fault)
 {
-        if (hold_answer(context->fd, fault) >= 0 && hold_is_write(fault))
+        if (hold_answer(context->fd, fault, false) >= 0 && hold_is_write(fault))
                 atomic_fetch_add_explicit(&service->writes, 1, memory_order_relaxed);
 }
 

@@ -19,9 +19,9 @@ int hold_answer_write(int hold_fd, uint64_t address)
         return r;
 }
 
-int hold_answer_minor(int hold_fd, uint64_t address)
+int hold_answer_minor(int hold_fd, uint64_t address, bool protect)
 {
-        int r = uffd_copy(hold_fd, page_down(address), zeros, PAGE_BYTES, 0);
+        int r = uffd_copy(hold_fd, page_down(address), zeros, PAGE_BYTES, protect ? UFFDIO_COPY_MODE_WP : 0);
 
         /* Answered already, or the mapping is gone or changed: whoever waits looks again and goes on. */
         if (r == -EEXIST || r == -ENOENT || r == -EINVAL)
@@ -29,11 +29,11 @@ int hold_answer_minor(int hold_fd, uint64_t address)
         return r < 0 ? r : 1;
 }
 
-int hold_answer(int hold_fd, const struct uffd_msg *fault)
+int hold_answer(int hold_fd, const struct uffd_msg *fault, bool protect)
 {
         uint64_t address = fault->arg.pagefault.address;
         int r = hold_is_write(fault) ? hold_answer_write(hold_fd, address)
-                                     : hold_answer_minor(hold_fd, address);
+                                     : hold_answer_minor(hold_fd, address, protect);
 
         if (r < 0)
                 (void)!uffd_wake(hold_fd, page_down(address), PAGE_BYTES);

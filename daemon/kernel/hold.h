@@ -52,13 +52,14 @@
          UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_EXACT_ADDRESS)
 
 /*
- * Both answer a fault at any address of the page and return 0 or 1 (a page of zeros was given) when the
+ * Both answer a fault at any address of the page - `protect`: a page of zeros is to be write-protected, so that who writes to it
+ * faults again - and return 0 or 1 (a page of zeros was given) when the
  * faulting thread is on its way again,
  * -EAGAIN when events of the context must be read first (the fault stays unanswered: call again later), or
  * another negative errno when the process is gone (-ESRCH) or memory ran out (-ENOMEM: call again later).
  */
 int hold_answer_write(int hold_fd, uint64_t address) wp_check;
-int hold_answer_minor(int hold_fd, uint64_t address) wp_check;
+int hold_answer_minor(int hold_fd, uint64_t address, bool protect) wp_check;
 
 /*
  * Whether a fault is a write to a protected page. The WP flag may come with WRITE, and MINOR with WRITE; a fault without
@@ -73,4 +74,4 @@ static inline bool hold_is_write(const struct uffd_msg *fault)
  * Answers a UFFD_EVENT_PAGEFAULT message, whichever it is. One that cannot be answered is woken, so that it comes back:
  * behind the event that has to be read first.
  */
-int hold_answer(int hold_fd, const struct uffd_msg *fault) wp_check;
+int hold_answer(int hold_fd, const struct uffd_msg *fault, bool protect) wp_check;

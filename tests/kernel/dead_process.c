@@ -88,7 +88,7 @@ static void check_death(int device, void (*body)(int, void *))
         FACT_ERROR(uffd_write_protect(hold, at, PAGE_BYTES, true), ESRCH);
         FACT_ERROR(uffd_copy(hold, at, zeros, PAGE_BYTES, 0), ESRCH);
         FACT_ERROR(hold_answer_write(hold, at), ESRCH);
-        FACT_ERROR(hold_answer_minor(hold, at), ESRCH);
+        FACT_ERROR(hold_answer_minor(hold, at, false), ESRCH);
         FACT_OK(error_from(poll(fds + 1, 1, 0)));
         FACT_CHECK(!(fds[1].revents & POLLHUP), "the context is hung up");
         FACT_CHECK(uffd_events_pending(hold) == 0, "an event is still pending");

@@ -416,7 +416,7 @@ static int server_answer(struct fact_server *server, const struct uffd_msg *faul
         int r;
 
         if (!(fault->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)) {
-                r = hold_answer_minor(server->context, address);
+                r = hold_answer_minor(server->context, address, false);
                 if (r > 0)
                         atomic_fetch_add(&server->n_zeros, 1);
         } else {

@@ -79,7 +79,7 @@ static int receive_child(int hold, const char *pages)
         FACT_CHECK(!atomic_load(forked), "fork() returned before its event was read");
         FACT_ERROR(uffd_write_protect(hold, (uintptr_t)pages, PAGE_BYTES, true), EAGAIN);
         FACT_ERROR(hold_answer_write(hold, (uintptr_t)pages), EAGAIN);
-        FACT_ERROR(hold_answer_minor(hold, (uintptr_t)pages), EAGAIN);
+        FACT_ERROR(hold_answer_minor(hold, (uintptr_t)pages, false), EAGAIN);
         FACT_CHECK(uffd_events_pending(hold) == 1, "no event is pending");
         child_hold = (int)fact_message(hold, UFFD_EVENT_FORK).arg.fork.ufd;
         FACT_CHECK(uffd_is_context(child_hold), "not a userfaultfd");
@@ -113,7 +113,7 @@ int main(void)
         child_hold = receive_child(hold, pages);
         fact_step("serving the child");
         fact_fault(child_hold, pages + PAGE_BYTES, UFFD_PAGEFAULT_FLAG_MINOR);
-        FACT_VALUE(hold_answer_minor(child_hold, (uintptr_t)pages + PAGE_BYTES), 1);
+        FACT_VALUE(hold_answer_minor(child_hold, (uintptr_t)pages + PAGE_BYTES, false), 1);
         fact_fault(child_hold, pages + 2 * PAGE_BYTES, WP);
         FACT_CHECK(fact_quiet(hold), "the child's fault is on its parent's context");
         FACT_OK(hold_answer_write(child_hold, (uintptr_t)pages + 2 * PAGE_BYTES));

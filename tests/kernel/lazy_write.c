@@ -58,7 +58,7 @@ static void discard_and_read(char *page)
         FACT_OK(error_from(madvise(page, PAGE_BYTES, MADV_DONTNEED)));
         fact_access_start(&reader, page + 7, false, 0);
         fact_fault(lazy, page, UFFD_PAGEFAULT_FLAG_MINOR);
-        FACT_VALUE(hold_answer_minor(lazy, (uintptr_t)page), 1);
+        FACT_VALUE(hold_answer_minor(lazy, (uintptr_t)page, false), 1);
         fact_access_join(&reader);
         FACT_CHECK(reader.value == 0 && fact_zero(page, 1), "a discarded page is not zeros");
         page[9] = 1;
@@ -89,7 +89,7 @@ static void check_child(char *pages)
         while (!atomic_load(&server.n_forks)) /* the child may run before the server has kept its context */
                 fact_pause();
         fact_fault(server.child, pages + 5 * PAGE_BYTES, UFFD_PAGEFAULT_FLAG_MINOR);
-        FACT_VALUE(hold_answer_minor(server.child, (uintptr_t)pages + 5 * PAGE_BYTES), 1);
+        FACT_VALUE(hold_answer_minor(server.child, (uintptr_t)pages + 5 * PAGE_BYTES, false), 1);
         FACT_OK(error_from(waitpid(child, &status, 0)));
         FACT_CHECK(status == 0, "the child's status is %#x", (unsigned)status);
         fact_server_stop(&server);

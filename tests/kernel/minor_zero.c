@@ -46,14 +46,31 @@ static void check_read(char *page)
         fact_fault(hold, page, UFFD_PAGEFAULT_FLAG_MINOR);
         fact_pause();
         FACT_CHECK(!atomic_load(&reader.done), "the reader was not held");
-        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page + 77), 1);
+        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page + 77, false), 1);
         fact_access_join(&reader);
         FACT_CHECK(reader.value == 0 && fact_zero(page, 1), "not zeros");
         FACT_CHECK(fact_copied(pagemap, page, 1) == 1, "the page of zeros is not listed as copied");
         page[3] = 1;
         FACT_CHECK(fact_quiet(hold), "a write after the answer caused a fault");
-        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page), 0);
+        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page, false), 0);
         FACT_CHECK(page[3] == 1, "a second answer destroyed what was written");
+}
+
+/* The page of zeros is to be protected: whoever writes to it waits again. */
+static void check_protected(char *page)
+{
+        struct fact_access writer;
+
+        discard(page);
+        fact_access_start(&writer, page + 77, true, 5);
+        fact_fault(hold, page, UFFD_PAGEFAULT_FLAG_MINOR | UFFD_PAGEFAULT_FLAG_WRITE);
+        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page, true), 1);
+        fact_fault(hold, page, UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE);
+        fact_pause();
+        FACT_CHECK(!atomic_load(&writer.done) && fact_zero(page, 1), "it was written");
+        FACT_OK(hold_answer_write(hold, (uintptr_t)page));
+        fact_access_join(&writer);
+        FACT_CHECK(page[77] == 5, "the write is lost");
 }
 
 static void check_write(char *page)
@@ -63,7 +80,7 @@ static void check_write(char *page)
         discard(page);
         fact_access_start(&writer, page + 77, true, 9);
         fact_fault(hold, page, UFFD_PAGEFAULT_FLAG_MINOR | UFFD_PAGEFAULT_FLAG_WRITE);
-        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page + 77), 1);
+        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page + 77, false), 1);
         fact_access_join(&writer);
         FACT_CHECK(page[77] == 9, "the write was lost");
         page[77] = 0;
@@ -104,7 +121,7 @@ static void check_system_call(char *page)
         discard(page);
         FACT_OK(-pthread_create(&thread, NULL, write_pipe, page));
         fact_fault(hold, page, UFFD_PAGEFAULT_FLAG_MINOR);
-        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page), 1);
+        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page, false), 1);
         FACT_OK(-pthread_join(thread, &wrong));
         FACT_CHECK(!wrong, "the system call read other bytes than zeros");
 }
@@ -112,7 +129,7 @@ static void check_system_call(char *page)
 /* Nobody discarded the page. */
 static void check_mapped(char *page)
 {
-        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page), 0);
+        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page, false), 0);
         FACT_CHECK(!fact_copied(pagemap, page, 1) && !fact_written(pagemap, page, 1),
                    "the answer changed a page that was there");
 }
@@ -128,11 +145,11 @@ static void check_replaced(char *page)
         fact_access_start(&reader, page, false, 0);
         fact_fault(hold, page, UFFD_PAGEFAULT_FLAG_MINOR);
         FACT_CHECK(mremap(other, PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, page) == page, "%m");
-        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page), 0);
+        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page, false), 0);
         fact_access_join(&reader);
         FACT_CHECK(reader.value == 9 && *page == 9, "the answer went into another mapping");
         FACT_OK(error_from(munmap(page, PAGE_BYTES)));
-        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page), 0);
+        FACT_VALUE(hold_answer_minor(hold, (uintptr_t)page, false), 0);
 }
 
 int main(void)
@@ -154,6 +171,8 @@ int main(void)
         check_read(pages);
         fact_step("writing a discarded page");
         check_write(pages + PAGE_BYTES);
+        fact_step("a discarded page that is to be protected");
+        check_protected(pages + PAGE_BYTES);
         fact_step("discarding a copy");
         check_copied(pages + 2 * PAGE_BYTES);
         fact_step("a system call reads a discarded page");

@@ -82,7 +82,7 @@ static void check_registered(uint64_t features)
         fact_access_start(&reader, page, false, 0);
         fact_step("waiting for the reader's fault");
         fact_fault(context, page, 0);
-        FACT_VALUE(hold_answer_minor(context, (uintptr_t)page), 1);
+        FACT_VALUE(hold_answer_minor(context, (uintptr_t)page, false), 1);
         fact_access_join(&reader);
         FACT_CHECK(blocks() == 0, "a page was made");
         store();

@@ -142,6 +142,31 @@ static long hold_writers(struct program *program, long a, long b, long c)
         return 0;
 }
 
+/* Pages that were discarded before: the first write of each is told of, or waits, as of any other. */
+static long protect_discarded(struct program *program, long a, long b, long c)
+{
+        struct area *area = &program->areas[0];
+        struct writer writer;
+
+        CHECK_OK(program_discard(program, 0, 40, 20));
+        CHECK_OK(protect(program, 40, 20, WP_WATCH));
+        CHECK_OK(write_watched(program, 40, 60, 0));
+        CHECK_OK(release(program, 40, 20, 0));
+        CHECK_OK(program_discard(program, 0, 60, 20));
+        CHECK_OK(protect(program, 60, 20, (long)(WP_HOLD | WP_BOUND_MS(8000))));
+        for (long page = 60; page < 80; page += 7) {
+                writer_start(&writer, area, page, page % 2);
+                await_held(program, area, page);
+                CHECK(!atomic_load(&writer.done) && area->memory[at(page)] == 0,
+                      "page %ld was written although it is held: %d", page, area->memory[at(page)]);
+                CHECK_OK(release(program, page, 1, 0));
+                writer_join(&writer);
+        }
+        CHECK_OK(release(program, 60, 20, 0));
+        program_check_area(area, "after writes to discarded pages");
+        return 0;
+}
+
 /* Many wait for one page: they are one event, and let go by one call. Another page is written meanwhile. */
 static long hold_many(struct program *program, long a, long b, long c)
 {
@@ -471,6 +496,8 @@ static void hold(uid_t uid)
                 begin(&pair, uid, &kinds[i]);
                 CHECK_OK(client_do(&pair.clients[0], hold_writers, 0, 0, 0));
                 CHECK_OK(client_do(&pair.clients[0], hold_writers, 1, 0, 0));
+                if (!kinds[i].mapped) /* where discarding reads zeros */
+                        CHECK_OK(client_do(&pair.clients[0], protect_discarded, 0, 0, 0));
                 for (long by_read = 0; by_read < 2; by_read++)
                         CHECK_OK(client_do(&pair.clients[0], hold_bounded, by_read, 0, 0));
                 CHECK_OK(client_do(&pair.clients[0], program_verify, 0, 0, 0));

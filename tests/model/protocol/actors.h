@@ -20,6 +20,22 @@ bool watcher_step(struct move *move);
 bool daemon_step(struct move *move);
 
 /*
+ * ---- what threads of the program, agent and watcher do to each other: the mutex of the watcher, which who
+ * protects takes, too, and what it guards
+ */
+bool serving_locked(const struct move *move);
+/* Whether a page for which many waited should be in a context of its own, and can be taken there now. */
+bool shield_misplaced(const struct move *move, unsigned page);
+/* Protects a page that is in its context; false: events must be read first. */
+bool shield_arm(struct move *move, unsigned page, bool hold);
+/* The program is told of a write, before it happens, and who writes may have to wait. */
+void program_told(struct move *move, unsigned page, bool waits);
+/* A call that waited for somebody is over. */
+void program_returns(struct move *move, unsigned thread);
+/* It protects what was not protected, and no other thread does meanwhile. */
+bool program_protecting(const struct move *move, unsigned thread);
+
+/*
  * ---- shared by the files of the agent: a run is a table of steps, ended by NULL
  *
  * A step that concerns the agent alone, so that nobody can tell when it happens, is taken together with the

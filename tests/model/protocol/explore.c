@@ -148,9 +148,9 @@ static bool finished(const struct scenario *scenario, const struct state *state)
                     (state->threads[i].phase != PHASE_RUNNING ||
                      scenario->scripts[i].code[state->threads[i].pc].op != OP_END))
                         return false;
-        return !agent->step && !agent->completing && !state->hand.full &&
+        return !agent->step && !agent->completing && !state->hands[0].full &&
                state->threads[AGENT].phase == PHASE_RUNNING &&
-               (agent->run == N_RUNS || scenario->runs[agent->run] == RUN_NONE);
+               (scenario->protects || agent->run == N_RUNS || scenario->runs[agent->run] == RUN_NONE);
 }
 
 /* What somebody who reads the page now would get; -1: he would wait. */
@@ -208,18 +208,45 @@ static bool slot_in_use(const struct state *state, unsigned page)
         return false;
 }
 
+/* Client and daemon must agree on which pages are protected. */
+static const char *check_protection(const struct scenario *scenario, const struct state *state, unsigned page)
+{
+        bool protected = state->shields[page].state != SHIELD_NONE;
+        bool left_alone = state->daemon.left_alone & BIT(page);
+
+        if (protected && !state->daemon.alive)
+                return "in the end a page is protected, and there is no daemon";
+        if (protected && !left_alone && state->places[PARENT][page].vma == VMA_ANON)
+                return "in the end the daemon would merge what is protected";
+        if (!protected && left_alone)
+                return "in the end the daemon leaves alone what nobody protects";
+        return NULL;
+}
+
+static const char *check_pool(const struct state *state, unsigned page)
+{
+        const struct daemon *daemon = &state->daemon;
+
+        if (daemon->alive && !daemon->reused && state->pool[page] != POOL_HOLE &&
+            !(daemon->freed & BIT(page)) && !slot_in_use(state, page))
+                return "in the end a page of the pool is left that nobody can map";
+        if (daemon->freed & ~daemon->reused & BIT(page) && state->pool[page] != POOL_HOLE)
+                return "in the end there is a page in a free slot";
+        return NULL;
+}
+
 /* Says what is wrong with a state in which everybody has finished and nobody can go on. */
 static const char *check_end(const struct scenario *scenario, const struct state *state)
 {
         for (unsigned page = 0; page < scenario->n_pages; page++) {
+                const char *wrong = scenario->protects ? check_protection(scenario, state, page)
+                                                       : check_pool(state, page);
+
+                if (wrong)
+                        return wrong;
                 if (state->places[ROW_STAGING][page].pte != PTE_EMPTY ||
                     state->places[ROW_ASIDE][page].vma != VMA_NONE)
                         return "in the end the agent has memory left";
-                if (state->daemon.alive && !state->daemon.reused && state->pool[page] != POOL_HOLE &&
-                    !(state->daemon.freed & BIT(page)) && !slot_in_use(state, page))
-                        return "in the end a page of the pool is left that nobody can map";
-                if (state->daemon.freed & ~state->daemon.reused & BIT(page) && state->pool[page] != POOL_HOLE)
-                        return "in the end there is a page in a free slot";
         }
         if (state->child_contexts[CONTEXT_GUARD] == CHILD_CONTEXT_OPEN)
                 return "in the end the agent has a child's guard left";
@@ -294,7 +321,7 @@ static bool idle(const struct scenario *scenario, const struct state *state, uns
         if (actor == ACTOR_WATCHER)
                 return false;
         return thread->phase == PHASE_FAULT || thread->phase == PHASE_EVENT ||
-               thread->phase == PHASE_UNBORN ||
+               thread->phase == PHASE_UNBORN || thread->call >= CALL_ASK ||
                (actor < N_THREADS && scenario->scripts[actor].code[thread->pc].op == OP_END);
 }
 
@@ -401,7 +428,7 @@ static void start(struct explorer *explorer)
                 map_place(&state, PARENT, page, scenario->starts_merged ? VMA_POOL : VMA_ANON);
                 uffd_register(&state, PARENT, page,
                               scenario->starts_merged ? scenario->merged : CONTEXT_TRACK);
-                if (scenario->starts_merged && scenario->discarded & BIT(page)) {
+                if (scenario->discarded & BIT(page)) {
                         state.allowed[PARENT][page] = BIT(VALUE_ZERO);
                 } else if (scenario->starts_merged) {
                         state.places[PARENT][page].pte = PTE_POOL;
@@ -416,7 +443,7 @@ static void start(struct explorer *explorer)
         if (scenario->daemon != DAEMON_GONE) {
                 state.daemon.alive = true;
                 *(scenario->starts_merged ? &state.daemon.sharers : &state.daemon.pins) =
-                        (uint8_t)ALL_PAGES(scenario);
+                        (uint8_t)(scenario->protects ? 0 : ALL_PAGES(scenario));
         }
         add(explorer, &state, (struct origin){.state = NOBODY});
 }

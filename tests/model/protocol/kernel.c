@@ -11,7 +11,18 @@
 
 bool context_is_sync(unsigned context)
 {
-        return context == CONTEXT_GUARD || context == CONTEXT_HOLD;
+        return context == CONTEXT_GUARD || context == CONTEXT_HOLD || context_is_watch(context);
+}
+
+bool context_is_watch(unsigned context)
+{
+        return context == CONTEXT_WATCH || context == CONTEXT_CROWD;
+}
+
+/* Only of anonymous memory: what is empty in a mapping of the pool is filled before anything else. */
+static bool context_has_unpopulated(const struct move *move, unsigned context)
+{
+        return context_is_watch(context) && has(move, GUARD_UNPOPULATED);
 }
 
 bool context_has_minor(unsigned context)
@@ -31,7 +42,8 @@ bool context_told_of_remove(const struct move *move, unsigned context)
 
 bool context_told_of_fork(unsigned context)
 {
-        return context == CONTEXT_GUARD || context == CONTEXT_HOLD || context == CONTEXT_LAZY;
+        return context == CONTEXT_GUARD || context == CONTEXT_HOLD || context == CONTEXT_LAZY ||
+               context_is_watch(context);
 }
 
 bool context_told_of_remap(unsigned context)
@@ -297,8 +309,12 @@ bool touch(struct move *move, unsigned i, unsigned page, bool write)
                 return sleep_in_fault(move, i, page, fault);
         if (!write)
                 return true;
-        if (place->pte != PTE_EMPTY && place->wp && context_is_sync(place->context))
+        if (place->wp && context_is_sync(place->context)) {
+                if (row == PARENT && place->context == CONTEXT_HOLD && place->pte == PTE_FRAME &&
+                    state->shields[page].state == SHIELD_NONE)
+                        move->violation = "a page is protected that is the program's own";
                 return sleep_in_fault(move, i, page, FAULT_WP);
+        }
         if (place->pte != PTE_FRAME || frame_shared(state, place->frame))
                 frame_new(state, row, page, read_place(state, row, page));
         place->wp = 0;
@@ -351,7 +367,7 @@ static void fork_page(struct move *move, unsigned page, struct thread *forker)
 
         *to = *from;
         if (context_told_of_fork(from->context)) {
-                forker->pending |= BIT(from->context) & 0x3f;
+                forker->pending |= BIT(from->context) & 0xff;
         } else {
                 to->context = CONTEXT_NONE;
                 to->wp = 0;
@@ -372,10 +388,10 @@ void fork_tables(struct move *move, unsigned i)
 
                 fork_page(move, page, forker);
                 if (context_told_of_fork(aside->context))
-                        forker->pending |= BIT(aside->context) & 0x3f;
+                        forker->pending |= BIT(aside->context) & 0xff;
         }
         if (move->scenario->elsewhere)
-                forker->pending |= BIT(move->scenario->merged) & 0x3f;
+                forker->pending |= BIT(move->scenario->merged) & 0xff;
         for (unsigned context = 0; context < N_CONTEXTS; context++)
                 if (forker->pending & BIT(context))
                         state->child_contexts[context] = CHILD_CONTEXT_UNREAD;
@@ -402,7 +418,8 @@ void uffd_unregister(struct move *move, unsigned row, unsigned page)
 {
         struct place *place = &move->state->places[row][page];
         unsigned context = place->context;
-        bool missing = place->vma == VMA_ANON || context_has_missing(move, context);
+        bool missing =
+                !context_is_watch(context) && (place->vma == VMA_ANON || context_has_missing(move, context));
 
         place->context = CONTEXT_NONE;
         place->wp = 0;
@@ -427,7 +444,8 @@ int uffd_write_protect(struct move *move, unsigned process, unsigned context, un
                     (place->context == CONTEXT_GUARD && place->vma != VMA_POOL))
                         return -ENOENT;
                 if (place->context != CONTEXT_TRACK)
-                        place->wp = protect && place->pte != PTE_EMPTY;
+                        place->wp = protect && (place->pte != PTE_EMPTY ||
+                                                context_has_unpopulated(move, place->context));
         }
         if (!protect)
                 wake(move, process, context, pages);

@@ -17,6 +17,7 @@
 
 /* ---- features of contexts */
 bool context_is_sync(unsigned context);   /* a write to a protected page is a fault */
+bool context_is_watch(unsigned context);  /* of what the program protects and is not merged */
 bool context_has_minor(unsigned context); /* an empty entry over a page of the pool is a fault */
 bool context_has_missing(const struct move *move, unsigned context); /* and one over a hole */
 bool context_told_of_remove(const struct move *move, unsigned context);

@@ -20,6 +20,11 @@
  * At the end the staging area is empty, X is gone, no descriptor is kept, a page of the pool that nobody
  * can map is punched, and a free slot is a hole.
  *
+ * Where threads protect pages there is a promise for each page of the parent (enum promise): once it is
+ * protected the next write is told of before it happens, and nothing else is told of; and if the page is held
+ * it is not written before it is released. At the end nothing is protected without a daemon, and client and
+ * daemon agree on what is.
+ *
  * A scenario (scenario.c) says what the threads execute, and what the agent is asked to do. The scenarios
  * any/... let the threads execute any operations at all, in any order. Each scenario is run as the protocol
  * should be, and must be right; then once for each guard that it is a test of, with that guard taken out, and
@@ -35,11 +40,12 @@
  *                after it has queued the fault.
  *   zero page    In anonymous memory an entry for the kernel's zero page is no entry. In a mapping of the pool
  *                it is one: it is what keeps the pool's page away.
- *   markers      Protection markers in empty entries are left out: they only matter to UFFDIO_ZEROPAGE (T5),
- *                and the agent takes them away before.
+ *   markers      Protection markers in empty entries are left out but for watch: elsewhere they only matter to
+ *                UFFDIO_ZEROPAGE (T5), and the agent takes them away before.
  *   messages     The watcher takes any message next, has one fault in its hand, and reads events while it
  *                has. Reality orders faults before events and has more in its hand: less, and independent of
- *                it. Events of one context are read in the order in which they were queued. The watcher holds
+ *                it; only where pages are protected faults of one page depend on each other, and there it has
+ *                two. Events of one context are read in the order in which they were queued. The watcher holds
  *                its mutex for as long as it has a fault in its hand.
  *   spurious     That a page which is being copied looks empty to others can happen whenever somebody is
  *   faults       about to write.
@@ -55,13 +61,21 @@
  *   own steps    What the agent does with its own memory is not a step of its own.
  *   reading      The agent copies a run that is given back through /proc/self/mem: an empty page is an error,
  *                and no fault.
+ *   calls        wp_protect() and wp_release() are of one page. What a thread does under the mutex is one step,
+ *                but for the way of a hot page to its place. Of several errands the agent takes any next.
+ *   crowds       The second who waits for a page makes it hot, and there is a place for every page.
+ *   bounds       A bound may be reached at any time, in scenarios that say so, and never in others, so that it
+ *                cannot hide a deadlock.
+ *   tasks        When nothing is in flight, the daemon knows which pages are merged. It plans a run, or does
+ *                not, at any time. Where pages are protected it punches no slot.
  *   mapcount     Of what the child inherits of X and of the agent's copies it counts nothing; the real count
  *                is higher, and less is punched.
  *
  * What is not covered: children of children, and children with several threads; the parent's death before the
  * child's (L4); unmapping and mprotect() of a run that is merged (L1); discarding more than a page in one
  * call; system calls that fail for want of memory or after a time; pages that MADV_GUARD_INSTALL guards; huge
- * pages, swap; devices that do not pin (L5).
+ * pages, swap; devices that do not pin (L5); protection of memory that is not to be merged; the limits of
+ * shields and of the event queue; and WP_NOTIFY's own events.
  */
 
 #include <getopt.h>

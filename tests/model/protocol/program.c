@@ -14,6 +14,7 @@ static bool advance(struct thread *thread)
         thread->op = thread->op_page = 0;
         thread->phase = PHASE_RUNNING;
         thread->context = thread->ticket = 0;
+        thread->call = thread->epoch = 0;
         return true;
 }
 
@@ -24,6 +25,50 @@ static void allow(struct move *move, unsigned process, unsigned page, enum value
 
         move->state->allowed[process][page] = (uint8_t)(BIT(value) | (zeros ? BIT(VALUE_ZERO) : 0));
 }
+
+/* ------------------------------------------------------------------ promises */
+
+static void check_write(struct move *move, unsigned i, unsigned page)
+{
+        enum promise promise = move->state->shields[page].promise;
+
+        if (thread_process(move->scenario, i) != PARENT)
+                return;
+        if (promise == PROMISE_TOLD)
+                move->violation = "a write to a protected page is not told of";
+        else if (promise == PROMISE_WAITS)
+                move->violation = "a page that is held is written";
+}
+
+/* Who is told of has not written yet: he sleeps, or was woken for another reason, and sleeps soon. */
+static bool somebody_writes(const struct move *move, unsigned page)
+{
+        bool writes = false;
+
+        for (unsigned i = 0; i < N_THREADS; i++) {
+                struct instruction now = current(move, i);
+
+                writes |= (now.op == OP_STORE || now.op == OP_PIN) && now.page == page &&
+                          thread_process(move->scenario, i) == PARENT;
+        }
+        return writes;
+}
+
+void program_told(struct move *move, unsigned page, bool waits)
+{
+        struct shield *shield = &move->state->shields[page];
+
+        say(move, "tells of a write to page %u; ", page);
+        if (shield->promise == PROMISE_TOLD && !somebody_writes(move, page))
+                move->violation = "the program is told of a write that is past";
+        if (shield->promise == PROMISE_NONE)
+                move->violation = "the program is told of a page that is not protected";
+        else if (shield->promise == PROMISE_WAITS || shield->promise == PROMISE_KEPT)
+                move->violation = "the program is told twice";
+        shield->promise = shield->promise == PROMISE_TOLD && waits ? PROMISE_WAITS : PROMISE_KEPT;
+}
+
+/* ------------------------------------------------------------------ memory */
 
 /* Without the known differences: what a careful program does not do at this moment. */
 static bool abstains(const struct move *move, unsigned i, struct instruction now)
@@ -66,6 +111,7 @@ static bool store(struct move *move, unsigned i, unsigned page)
 
         if (!touch(move, i, page, true))
                 return true;
+        check_write(move, i, page);
         move->state->frames[move->state->places[process][page].frame].content = VALUE_B;
         allow(move, process, page, VALUE_B);
         say(move, "stores B to page %u", page);
@@ -79,6 +125,7 @@ static bool pin(struct move *move, unsigned i, unsigned page)
 
         if (!touch(move, i, page, true))
                 return true;
+        check_write(move, i, page);
         frame = move->state->places[process][page].frame;
         move->state->frames[frame].pins++;
         thread->frame = (frame + 1) & 0xf;
@@ -106,9 +153,12 @@ static bool device_writes(struct move *move, unsigned i, unsigned page)
 
 static bool discard_now(struct move *move, unsigned i, unsigned page)
 {
+        struct shield *shield = &move->state->shields[page];
         unsigned process = thread_process(move->scenario, i);
 
         zap(move->state, process, page);
+        if (process == PARENT && (shield->promise == PROMISE_TOLD || shield->promise == PROMISE_WAITS))
+                shield->promise = PROMISE_MAYBE;
         for (unsigned k = 0; k < N_THREADS; k++)
                 if (thread_process(move->scenario, k) == process && move->state->threads[k].pin_page == page)
                         move->state->threads[k].attached = 0;
@@ -150,6 +200,10 @@ static bool child_starts(struct move *move, unsigned i)
 /* Contexts are told one after the other; in which order is a matter of addresses. */
 static bool tell_next(struct move *move, unsigned i)
 {
+        static const char *const names[N_CONTEXTS] = {
+                [CONTEXT_GUARD] = "guard", [CONTEXT_HOLD] = "hold",   [CONTEXT_LAZY] = "lazy",
+                [CONTEXT_WATCH] = "watch", [CONTEXT_CROWD] = "crowd",
+        };
         unsigned pending = move->state->threads[i].pending, context = 0;
 
         for (unsigned skip = move->choice;; context++) {
@@ -159,8 +213,7 @@ static bool tell_next(struct move *move, unsigned i)
                         break;
         }
         event_post(move, i, context);
-        say(move, "in fork, queues a FORK event for %s and waits",
-            context == CONTEXT_GUARD ? "guard" : "the pool mappings' context");
+        say(move, "in fork, queues a FORK event for %s and waits", names[context]);
         return true;
 }
 
@@ -173,7 +226,7 @@ static bool fork_step(struct move *move, unsigned i)
         if (move->choice)
                 return false;
         if (thread->phase == PHASE_READ) {
-                thread->pending &= ~BIT(thread->context) & 0x3f;
+                thread->pending &= ~BIT(thread->context) & 0xff;
                 thread->context = 0;
                 say(move, "in fork, runs again");
         } else {
@@ -202,6 +255,125 @@ static bool exit_step(struct move *move, unsigned i, unsigned unused)
         child_exit(move->state);
         say(move, "exits");
         return advance(&move->state->threads[i]);
+}
+
+/* ------------------------------------------------------------------ wp_protect() and wp_release() */
+
+void program_returns(struct move *move, unsigned i)
+{
+        (void)advance(&move->state->threads[i]);
+}
+
+static bool return_disconnected(struct move *move, unsigned i)
+{
+        say(move, "finds the daemon gone, and protects nothing");
+        return advance(&move->state->threads[i]);
+}
+
+static bool may_lock(const struct move *move)
+{
+        return !has(move, GUARD_PROTECT_LOCK) || !serving_locked(move);
+}
+
+/* The page is in the shield. */
+static bool arm_again(struct move *move, unsigned i, unsigned page)
+{
+        struct thread *thread = &move->state->threads[i];
+
+        if (shield_misplaced(move, page)) {
+                uffd_unregister(move, PARENT, page);
+                thread->call = CALL_PLACE;
+                say(move, "takes the hot page %u out of watch", page);
+                return true;
+        }
+        return shield_arm(move, page, current(move, i).op == OP_HOLD) && advance(thread);
+}
+
+/* That the lock is free for a moment then is more than the truth. */
+static bool take_place(struct move *move, unsigned i, unsigned page)
+{
+        uffd_register(move->state, PARENT, page, CONTEXT_CROWD);
+        move->state->shields[page].placed = 1;
+        move->state->threads[i].call = CALL_PROTECT;
+        say(move, "gives the hot page %u a context of its own", page);
+        return true;
+}
+
+/* The thread has the mutex of those who protect what was not protected before. */
+bool program_protecting(const struct move *move, unsigned i)
+{
+        enum op op = current(move, i).op;
+
+        return move->state->threads[i].call >= CALL_ASK && (op == OP_WATCH || op == OP_HOLD);
+}
+
+static bool look_at_shield(struct move *move, unsigned i, unsigned page)
+{
+        struct thread *thread = &move->state->threads[i];
+
+        if (!may_lock(move))
+                return false;
+        if (move->state->shields[page].state == SHIELD_NONE) {
+                if (move->state->daemon.hung_up)
+                        return return_disconnected(move, i);
+                for (unsigned k = 0; k < N_THREADS && has(move, GUARD_PROTECTING); k++)
+                        if (k != i && program_protecting(move, k))
+                                return false;
+                thread->call = CALL_ASK;
+                say(move, "asks the daemon to leave page %u alone", page);
+                return true;
+        }
+        if (has(move, GUARD_LOOK_AND_ARM))
+                return arm_again(move, i, page);
+        thread->call = CALL_ARM;
+        say(move, "finds page %u in the shield", page);
+        return true;
+}
+
+/* That the connection is looked at before anything else matters only if it may end. */
+static bool begin_protecting(struct move *move, unsigned i, unsigned page)
+{
+        struct thread *thread = &move->state->threads[i];
+
+        if (move->state->daemon.hung_up)
+                return return_disconnected(move, i);
+        thread->epoch = move->state->daemon.successor;
+        thread->call = CALL_PROTECT;
+        if (move->scenario->daemon == DAEMON_LIVES)
+                return look_at_shield(move, i, page);
+        say(move, "begins to protect page %u", page);
+        return true;
+}
+
+static bool protect(struct move *move, unsigned i, unsigned page)
+{
+        switch ((enum call)move->state->threads[i].call) {
+        case CALL_NONE:
+                return begin_protecting(move, i, page);
+        case CALL_PROTECT:
+                return look_at_shield(move, i, page);
+        case CALL_PLACE:
+                return take_place(move, i, page);
+        case CALL_ARM:
+                return may_lock(move) && arm_again(move, i, page);
+        default:
+                return false;
+        }
+}
+
+static bool release(struct move *move, unsigned i, unsigned page)
+{
+        struct thread *thread = &move->state->threads[i];
+
+        if (thread->call != CALL_NONE || !may_lock(move))
+                return false;
+        if (move->state->shields[page].state == SHIELD_NONE) {
+                say(move, "has nothing to release");
+                return advance(thread);
+        }
+        thread->call = CALL_ERRAND;
+        say(move, "asks the agent to release page %u", page);
+        return true;
 }
 
 /* ------------------------------------------------------------------ programs that do anything */
@@ -298,9 +470,10 @@ static bool touch_in_copy(struct move *move, unsigned i, unsigned page)
 
 /* All but OP_FORK, of which several steps may be possible. */
 static bool (*const steps[N_OPS])(struct move *move, unsigned i, unsigned page) = {
-        [OP_LOAD] = load,      [OP_STORE] = store,          [OP_DISCARD] = discard,
-        [OP_PIN] = pin,        [OP_DEVICE] = device_writes, [OP_MAP] = map,
-        [OP_EXIT] = exit_step,
+        [OP_LOAD] = load,       [OP_STORE] = store,          [OP_DISCARD] = discard,
+        [OP_PIN] = pin,         [OP_DEVICE] = device_writes, [OP_MAP] = map,
+        [OP_EXIT] = exit_step,  [OP_WATCH] = protect,        [OP_HOLD] = protect,
+        [OP_RELEASE] = release,
 };
 
 bool program_step(struct move *move, unsigned i)

@@ -19,9 +19,14 @@
 #define PIN(_page)     DO(OP_PIN, _page)
 #define DEVICE(_page)  DO(OP_DEVICE, _page)
 
+#define WATCH(_page)   DO(OP_WATCH, _page)
+#define HOLD(_page)    DO(OP_HOLD, _page)
+#define RELEASE(_page) DO(OP_RELEASE, _page)
+
 #define ANY(_set) DO(OP_ANY, _set)
 #define PLAIN     (BIT(OP_LOAD) | BIT(OP_STORE) | BIT(OP_DISCARD))
 #define WITH_FORK (PLAIN | BIT(OP_FORK))
+#define CALLS     (BIT(OP_WATCH) | BIT(OP_HOLD) | BIT(OP_RELEASE))
 #define WITH_DMA  (PLAIN | BIT(OP_PIN) | BIT(OP_DEVICE))
 
 #define THREAD(_process, ...)                                                                                \
@@ -77,6 +82,25 @@ const struct guard_text guard_texts[N_GUARDS] = {
         [GUARD_POOL_LOCK] = {"pool-lock", "slots are punched while an agent is about to map them"},
         [GUARD_HOLE_CHECK] = {"hole-check", "the agent maps a slot that was punched before"},
         [GUARD_MISSING] = {"missing", "the kernel fills a slot that was punched for its reader"},
+        [GUARD_UNPOPULATED] = {"unpopulated", "pages that are empty are not protected"},
+        [GUARD_PROTECT_LOCK] = {"protect-lock",
+                                "pages are protected while the watcher has faults in its hand"},
+        [GUARD_LOOK_AND_ARM] = {"look-and-arm", "a page is armed that was in the shield a moment ago"},
+        [GUARD_STALE] = {"stale", "each fault of a protected page is told of"},
+        [GUARD_WAITING_STAYS] = {"waiting-stays", "protecting again forgets who waits"},
+        [GUARD_EXCHANGE] = {"exchange", "merged pages are protected under lazy"},
+        [GUARD_UNPROTECT_COPIED] = {"unprotect-copied",
+                                    "a page that was copied stays protected when released"},
+        [GUARD_SHIELD] = {"shield", "the agent carries out a run of protected pages"},
+        [GUARD_TASK_WAITS] = {"task-waits", "the daemon does not wait for what is in flight"},
+        [GUARD_ERRAND_LETS_GO] = {"errand-lets-go", "the agent keeps the mutex while it waits for an event"},
+        [GUARD_EPOCH] = {"epoch", "a page is protected with the consent of a daemon that is gone"},
+        [GUARD_BREAK_ALL] = {"break-all", "protection does not end with the daemon"},
+        [GUARD_BOUND] = {"bound", "nobody is let go after a time"},
+        [GUARD_PLACE_SPENT] = {"place-spent", "a hot page gets its place while it is protected"},
+        [GUARD_FILL_PROTECTED] = {"fill-protected", "what is discarded under protection is filled without"},
+        [GUARD_PROTECTING] = {"protecting", "the daemon hears of a release in the midst of a protection"},
+        [GUARD_PLACE_WAKE] = {"place-wake", "who waits in a place is not woken when it is left"},
 };
 
 static const struct scenario all[] = {
@@ -349,6 +373,138 @@ static const struct scenario all[] = {
                 .missing = {GUARD_MISSING},
         },
         {
+                .name = "protect/watch",
+                .about = "a page is watched, again and again, while two threads write",
+                PAGES(VALUE_A),
+                .protects = true,
+                .scripts = {PARENT_THREAD(WATCH(0), WATCH(0), RELEASE(0), WATCH(0)),
+                            PARENT_THREAD(STORE(0), STORE(0)), PARENT_THREAD(STORE(0), LOAD(0))},
+                .missing = {GUARD_PROTECT_LOCK, GUARD_STALE},
+        },
+        {
+                .name = "protect/hold",
+                .about = "a page is held, again and again, while two threads write",
+                PAGES(VALUE_A),
+                .protects = true,
+                .scripts = {PARENT_THREAD(HOLD(0), WATCH(0), RELEASE(0), HOLD(0), RELEASE(0)),
+                            PARENT_THREAD(STORE(0), STORE(0)), PARENT_THREAD(STORE(0), LOAD(0))},
+                .missing = {GUARD_PROTECT_LOCK, GUARD_STALE, GUARD_WAITING_STAYS},
+        },
+        {
+                .name = "protect/crowd",
+                .about = "three threads write to a page that is held, which makes it hot",
+                PAGES(VALUE_A),
+                .protects = true,
+                .scripts = {PARENT_THREAD(HOLD(0), HOLD(0), RELEASE(0), HOLD(0), RELEASE(0)),
+                            PARENT_THREAD(STORE(0)), PARENT_THREAD(STORE(0)),
+                            PARENT_THREAD(STORE(0), STORE(0))},
+                .missing = {GUARD_PLACE_SPENT, GUARD_PLACE_WAKE},
+        },
+        {
+                .name = "protect/bound",
+                .about = "nobody releases a page that is held",
+                PAGES(VALUE_A),
+                .protects = true,
+                .bounded = true,
+                .scripts = {PARENT_THREAD(HOLD(0), HOLD(0)), PARENT_THREAD(STORE(0), STORE(0)),
+                            PARENT_THREAD(STORE(0))},
+                .missing = {GUARD_BOUND},
+        },
+        {
+                .name = "protect/unpopulated",
+                .about = "a page that is empty is watched",
+                PAGES(VALUE_A),
+                .protects = true,
+                .discarded = BIT(0),
+                .scripts = {PARENT_THREAD(WATCH(0), WATCH(0)),
+                            PARENT_THREAD(LOAD(0), STORE(0), DISCARD(0), STORE(0))},
+                .missing = {GUARD_UNPOPULATED},
+        },
+        {
+                .name = "protect/merged",
+                .about = "a merged page is watched, held and released",
+                MERGED_PAGES(VALUE_A),
+                .protects = true,
+                .scripts = {PARENT_THREAD(WATCH(0), HOLD(0), RELEASE(0)), PARENT_THREAD(STORE(0), STORE(0)),
+                            PARENT_THREAD(LOAD(0), STORE(0))},
+                .missing = {GUARD_UNPROTECT_COPIED},
+        },
+        LAZY("protect/merged/lazy", GUARD_EXCHANGE),
+        {
+                .name = "protect/merged/discarded",
+                .about = "a merged page that was discarded is watched",
+                MERGED_PAGES(VALUE_A),
+                .protects = true,
+                .discarded = BIT(0),
+                .scripts = {PARENT_THREAD(WATCH(0), STORE(0))},
+                .missing = {GUARD_FILL_PROTECTED},
+        },
+        {
+                .name = "protect/merge",
+                .about = "a page is watched that is just being merged",
+                PAGES(VALUE_A),
+                .protects = true,
+                .runs = {RUN_MERGE, RUN_MERGE},
+                .scripts = {PARENT_THREAD(WATCH(0)), PARENT_THREAD(STORE(0), STORE(0))},
+                .missing = {GUARD_TASK_WAITS},
+        },
+        {
+                .name = "protect/unmerge",
+                .about = "a page is watched that somebody else is about to give back",
+                MERGED_PAGES(VALUE_A),
+                .protects = true,
+                .runs = {RUN_UNMERGE},
+                .scripts = {PARENT_THREAD(WATCH(0), RELEASE(0)), PARENT_THREAD(STORE(0), LOAD(0))},
+                .missing = {GUARD_SHIELD},
+        },
+        LAZY("protect/unmerge/lazy", GUARD_SHIELD),
+        {
+                .name = "protect/fork",
+                .about = "a child is forked meanwhile",
+                PAGES(VALUE_A),
+                .protects = true,
+                .scripts = {PARENT_THREAD(HOLD(0), RELEASE(0), WATCH(0)), PARENT_THREAD(FORK, STORE(0)),
+                            PARENT_THREAD(STORE(0)), CHILD_THREAD(STORE(0), LOAD(0))},
+                .missing = {GUARD_ERRAND_LETS_GO, GUARD_WATCHER_READS_ON},
+        },
+        {
+                .name = "protect/rivals",
+                .about = "one thread protects, another one releases",
+                PAGES(VALUE_A),
+                .protects = true,
+                .scripts = {PARENT_THREAD(WATCH(0), WATCH(0)), PARENT_THREAD(RELEASE(0), RELEASE(0)),
+                            PARENT_THREAD(STORE(0))},
+                .missing = {GUARD_LOOK_AND_ARM},
+        },
+        {
+                .name = "protect/rivals/daemon",
+                .about = "the same, and the daemon must know the outcome",
+                PAGES(VALUE_A),
+                .protects = true,
+                .scripts = {PARENT_THREAD(WATCH(0), WATCH(0)), PARENT_THREAD(RELEASE(0))},
+                .missing = {GUARD_PROTECTING},
+        },
+        {
+                .name = "protect/daemon/dies",
+                .about = "the daemon is killed while a page is held",
+                PAGES(VALUE_A),
+                .protects = true,
+                .daemon = DAEMON_DIES,
+                .scripts = {PARENT_THREAD(HOLD(0)), PARENT_THREAD(STORE(0)), PARENT_THREAD(STORE(0))},
+                .missing = {GUARD_BREAK_ALL, GUARD_EPOCH},
+        },
+        {
+                .name = "protect/daemon/returns",
+                .about = "it is killed, and a new one comes, while a page is watched",
+                PAGES(VALUE_A),
+                .protects = true,
+                .daemon = DAEMON_RETURNS,
+                .runs = {RUN_MERGE, RUN_MERGE},
+                .scripts = {PARENT_THREAD(WATCH(0), RELEASE(0), WATCH(0)), PARENT_THREAD(STORE(0)),
+                            PARENT_THREAD(STORE(0))},
+                .missing = {GUARD_EPOCH},
+        },
+        {
                 .name = "any/merge",
                 .about = "two threads do anything while a run is merged",
                 PAGES(VALUE_A, VALUE_C),
@@ -447,9 +603,93 @@ static const struct scenario all[] = {
                 .scripts = {PARENT_THREAD(ANY(WITH_FORK), ANY(WITH_FORK)), PARENT_THREAD(ANY(PLAIN)),
                             CHILD_THREAD(ANY(PLAIN), ANY(PLAIN | BIT(OP_EXIT)))},
         },
+        {
+                .name = "any/protect",
+                .about = "anything while a page is protected, merged and given back",
+                PAGES(VALUE_A),
+                .protects = true,
+                .runs = {RUN_MERGE, RUN_UNMERGE},
+                .careful = true,
+                .scripts = {PARENT_THREAD(ANY(CALLS), ANY(CALLS), RELEASE(0)),
+                            PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)), PARENT_THREAD(ANY(PLAIN))},
+        },
+        LAZY("any/protect/lazy", GUARD_NONE),
+        {
+                .name = "any/protect/crowd",
+                .about = "the same with more calls and writers, and nothing merged",
+                PAGES(VALUE_A),
+                .protects = true,
+                .scripts = {PARENT_THREAD(ANY(CALLS), ANY(CALLS), ANY(CALLS), ANY(CALLS), RELEASE(0)),
+                            PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)), PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)),
+                            PARENT_THREAD(ANY(PLAIN), ANY(PLAIN))},
+        },
+        {
+                .name = "any/protect/merged",
+                .about = "the same with a page that is merged",
+                MERGED_PAGES(VALUE_A),
+                .protects = true,
+                .careful = true,
+                .scripts = {PARENT_THREAD(ANY(CALLS), ANY(CALLS), ANY(CALLS), RELEASE(0)),
+                            PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)), PARENT_THREAD(ANY(PLAIN), ANY(PLAIN))},
+        },
+        LAZY("any/protect/merged/lazy", GUARD_NONE),
+        {
+                .name = "any/protect/two-pages",
+                .about = "the same with two pages",
+                PAGES(VALUE_A, VALUE_C),
+                .protects = true,
+                .runs = {RUN_MERGE},
+                .careful = true,
+                .scripts = {PARENT_THREAD(ANY(CALLS), ANY(CALLS), RELEASE(0), RELEASE(1)),
+                            PARENT_THREAD(ANY(PLAIN)), PARENT_THREAD(ANY(PLAIN))},
+        },
+        {
+                .name = "any/protect/fork",
+                .about = "the same with fork, and nobody waits for ever if nobody releases",
+                PAGES(VALUE_A),
+                .protects = true,
+                .bounded = true,
+                .scripts = {PARENT_THREAD(ANY(CALLS), ANY(CALLS), ANY(CALLS)),
+                            PARENT_THREAD(ANY(WITH_FORK), ANY(WITH_FORK)),
+                            PARENT_THREAD(ANY(PLAIN), ANY(PLAIN)), CHILD_THREAD(ANY(PLAIN), ANY(PLAIN))},
+        },
+        {
+                .name = "any/protect/fork/merged",
+                .about = "the same with a page that is merged",
+                MERGED_PAGES(VALUE_A),
+                .protects = true,
+                .careful = true,
+                .scripts = {PARENT_THREAD(ANY(CALLS), ANY(CALLS), RELEASE(0)),
+                            PARENT_THREAD(ANY(WITH_FORK), ANY(WITH_FORK)), PARENT_THREAD(ANY(PLAIN)),
+                            CHILD_THREAD(ANY(PLAIN), ANY(PLAIN))},
+        },
+        LAZY("any/protect/fork/lazy", GUARD_NONE),
+        {
+                .name = "any/protect/rivals",
+                .about = "the same with two threads that protect, and a run",
+                PAGES(VALUE_A),
+                .protects = true,
+                .runs = {RUN_MERGE},
+                .careful = true,
+                .scripts = {PARENT_THREAD(ANY(CALLS), ANY(CALLS), RELEASE(0)),
+                            PARENT_THREAD(ANY(CALLS), RELEASE(0)), PARENT_THREAD(ANY(PLAIN), ANY(PLAIN))},
+        },
+        LAZY("any/protect/rivals/lazy", GUARD_NONE),
+        {
+                .name = "any/protect/daemon",
+                .about = "the same while daemons come and go",
+                PAGES(VALUE_A),
+                .protects = true,
+                .daemon = DAEMON_RETURNS,
+                .runs = {RUN_MERGE},
+                .careful = true,
+                .scripts = {PARENT_THREAD(ANY(CALLS), RELEASE(0)), PARENT_THREAD(ANY(CALLS), RELEASE(0)),
+                            PARENT_THREAD(ANY(PLAIN), STORE(0))},
+        },
+        LAZY("any/protect/daemon/lazy", GUARD_NONE),
 };
 
-/* An entry that says nothing about it merges pages with hold. */
+/* An entry that says nothing about it merges pages with hold, and protects them with a daemon that lives. */
 bool scenario_get(unsigned i, struct scenario *ret_scenario)
 {
         const struct scenario *entry = &all[i];
@@ -459,6 +699,8 @@ bool scenario_get(unsigned i, struct scenario *ret_scenario)
         *ret_scenario = entry->merged == CONTEXT_LAZY ? entry[-1] : entry[0];
         ret_scenario->name = entry->name;
         ret_scenario->about = entry->about;
+        if (ret_scenario->protects && ret_scenario->daemon == DAEMON_GONE)
+                ret_scenario->daemon = DAEMON_LIVES;
         ret_scenario->merged = entry->merged == CONTEXT_LAZY ? CONTEXT_LAZY : CONTEXT_HOLD;
         memcpy(ret_scenario->missing, entry->missing, sizeof(entry->missing));
         return true;

@@ -53,6 +53,8 @@ enum context {
         CONTEXT_GUARD,
         CONTEXT_HOLD,
         CONTEXT_LAZY,
+        CONTEXT_WATCH,
+        CONTEXT_CROWD, /* of a hot page */
         N_CONTEXTS,
 };
 
@@ -87,6 +89,17 @@ enum phase {
         PHASE_TELLING, /* in fork: page tables are copied, contexts still have to be told */
 };
 
+/* Where a thread is in wp_protect() or wp_release(). From CALL_ASK on it waits for others. */
+enum call {
+        CALL_NONE,
+        CALL_PROTECT, /* there is a connection; the shield is to be looked at */
+        CALL_PLACE,   /* has the mutex, and takes a hot page to its place */
+        CALL_ARM,     /* without a guard: has looked at the shield, and let go of the mutex */
+        CALL_ASK,     /* the daemon is to leave the page alone */
+        CALL_ERRAND,  /* the agent is to do something */
+        CALL_TELL,    /* the daemon is to hear that the page was released */
+};
+
 enum fault {
         FAULT_MISSING,
         FAULT_MINOR,
@@ -101,13 +114,23 @@ struct thread {
         uint32_t page : 1;     /* FAULT: where */
         uint32_t answered : 1; /* FAULT: its message was read */
         uint32_t ticket : 3;   /* EVENT: its place in the queue of the context, from 1 */
-        uint32_t pending : 6;  /* fork: set of contexts that have not heard of it */
+        uint32_t pending : 8;  /* fork: set of contexts that have not heard of it */
         uint32_t : 0;
         uint32_t op : 4; /* what it does, if the script leaves that open: enum op */
         uint32_t op_page : 1;
         uint32_t frame : 4;    /* what it has pinned for a device, from 1 */
         uint32_t pin_page : 1; /* where it was mapped then */
         uint32_t attached : 1; /* and still is, as far as the program is concerned */
+        uint32_t call : 3;     /* enum call */
+        uint32_t epoch : 1;    /* of the connection when it was called */
+};
+
+enum errand {
+        ERRAND_NONE,
+        ERRAND_PROTECT,
+        ERRAND_RELEASE,
+        ERRAND_UNDO,  /* a protection that came too late */
+        ERRAND_BREAK, /* of all pages: the daemon is gone */
 };
 
 struct agent {
@@ -122,12 +145,43 @@ struct agent {
         bool completing;                            /* a child gets what it lacks */
         uint8_t child_page;
         uint8_t child_removed;
+        uint8_t errand; /* enum errand; `page` is where */
+        uint8_t caller; /* the thread that asked for it */
 };
 
 /* A fault message that was read and is not answered yet. */
 struct hand {
-        bool full;
-        uint8_t process, context, page, fault;
+        uint8_t full : 1;
+        uint8_t process : 1;
+        uint8_t context : 3;
+        uint8_t page : 1;
+        uint8_t fault : 2;
+};
+#define N_HANDS 2 /* more than one only where pages are protected: there the others may be stale */
+
+/* As in libwp/shield.h. */
+enum shield_state {
+        SHIELD_NONE,
+        SHIELD_SPENT,
+        SHIELD_WATCHED,
+        SHIELD_HELD,
+        SHIELD_WAITED,
+};
+
+/* What the program may rely on about the next write to a page. */
+enum promise {
+        PROMISE_NONE,
+        PROMISE_TOLD,  /* it is told of before it happens */
+        PROMISE_WAITS, /* was told of, and does not happen */
+        PROMISE_KEPT,  /* was told of; nothing more is */
+        PROMISE_MAYBE, /* the page was discarded, or is being released: it may be told of once */
+};
+
+struct shield {
+        uint8_t state : 3;
+        uint8_t hot : 1;
+        uint8_t placed : 1; /* in a context of its own */
+        uint8_t promise : 3;
 };
 
 enum child_context {
@@ -148,6 +202,10 @@ struct daemon {
         uint8_t checked; /* locked, found unused, and about to be punched */
         uint8_t freed;   /* punched */
         uint8_t reused;  /* that got another content */
+        /* Where the program protects pages: */
+        bool sent;          /* the next run is with the agent */
+        bool hung_up;       /* the agent has noticed that it is gone */
+        uint8_t left_alone; /* pages */
 };
 
 struct state {
@@ -158,7 +216,8 @@ struct state {
         uint8_t child_contexts[N_CONTEXTS];
         struct thread threads[N_THREADS + 1];
         struct agent agent;
-        struct hand hand;
+        struct hand hands[N_HANDS]; /* in the order in which they are answered */
+        struct shield shields[N_PAGES];
         struct daemon daemon;
 };
 
@@ -174,7 +233,10 @@ enum op {
         OP_DEVICE, /* the device writes VALUE_C, and unpins */
         OP_MAP,    /* fresh memory, into a hole */
         OP_EXIT,   /* of the process */
-        OP_ANY,    /* one of a set of operations, at any page */
+        OP_WATCH,  /* wp_protect() */
+        OP_HOLD,   /* likewise */
+        OP_RELEASE,
+        OP_ANY, /* one of a set of operations, at any page */
         N_OPS,
 };
 
@@ -183,7 +245,7 @@ struct instruction {
         unsigned page; /* OP_ANY: the set */
 };
 
-#define SCRIPT_LENGTH 5
+#define SCRIPT_LENGTH 6
 
 struct script {
         enum row process;
@@ -226,6 +288,23 @@ enum guard {
         GUARD_PUT_BACK_FIRST,
         GUARD_MINCORE,
         GUARD_MISSING,
+        GUARD_UNPOPULATED,
+        GUARD_PROTECT_LOCK,
+        GUARD_LOOK_AND_ARM,
+        GUARD_STALE,
+        GUARD_WAITING_STAYS,
+        GUARD_EXCHANGE,
+        GUARD_UNPROTECT_COPIED,
+        GUARD_SHIELD,
+        GUARD_TASK_WAITS,
+        GUARD_ERRAND_LETS_GO,
+        GUARD_EPOCH,
+        GUARD_BREAK_ALL,
+        GUARD_BOUND,
+        GUARD_PLACE_SPENT,
+        GUARD_PLACE_WAKE,
+        GUARD_FILL_PROTECTED,
+        GUARD_PROTECTING,
         N_GUARDS,
 };
 
@@ -242,9 +321,11 @@ struct scenario {
         unsigned n_pages;
         enum context merged; /* with which context pages are merged: hold or lazy */
         bool starts_merged;
-        unsigned discarded; /* pages of a merged run that were discarded before */
+        unsigned discarded; /* pages that were discarded before */
         bool elsewhere;     /* there is more memory under hold or lazy, which nobody touches */
-        bool careful;       /* while a run is given back nobody forks or touches what no context has */
+        bool careful;       /* without the known differences: see abstains() */
+        bool protects;      /* some thread does; what becomes of the pool is left out then */
+        bool bounded;       /* who waits for a held page does so for a while only */
         enum daemon_fate daemon;
         bool reuse; /* the daemon gives punched slots another content */
         enum value content[N_PAGES];

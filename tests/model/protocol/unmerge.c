@@ -79,7 +79,7 @@ static bool lock_serving(struct move *move)
 {
         if (!has(move, GUARD_SERVING_LOCK) || move->state->agent.serving)
                 return true;
-        if (move->state->hand.full)
+        if (serving_locked(move))
                 return false;
         move->state->agent.serving = true;
         return true;
@@ -107,7 +107,8 @@ static enum outcome give_up(struct move *move)
 static enum outcome unhold(struct move *move)
 {
         for (unsigned page = 0; page < move->scenario->n_pages; page++)
-                if (move->state->places[PARENT][page].context != move->scenario->merged)
+                if (move->state->places[PARENT][page].context != CONTEXT_HOLD &&
+                    move->state->places[PARENT][page].context != CONTEXT_LAZY)
                         return give_up(move);
         agent_unregister(move, ALL_PAGES(move->scenario));
         say(move, "unregisters the run from hold");
