@@ -57,6 +57,7 @@
 #include "util/clock.h"
 
 #define RETRY_PAUSE_NS (50 * NSEC_PER_USEC)
+#define HUGE_BYTES     ((uintptr_t)2 << 20)
 
 struct file_run {
         struct wp_client *client;
@@ -210,6 +211,20 @@ static bool equal(struct file_run *run, unsigned page)
                !memcmp(scratch[0], scratch[1], PAGE_BYTES);
 }
 
+/*
+ * Of pages [page, end), and of what the kernel may have mapped along with them: of a file in huge pages all of one. Nobody else
+ * has anything in the shadow.
+ */
+static void empty_shadow(const struct file_run *run, unsigned page, unsigned end)
+{
+        uintptr_t low = (uintptr_t)run->region->shadow, high = low + run->region->length;
+        uintptr_t start = (uintptr_t)shadow_page(run, page) & ~(HUGE_BYTES - 1);
+        uintptr_t stop = ((uintptr_t)shadow_page(run, end) + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
+
+        start = MAX(start, low);
+        (void)!madvise((void *)start, MIN(stop, high) - start, MADV_DONTNEED);
+}
+
 /* Steps 3 to 5, of [page, end). */
 static void replace(struct file_run *run, unsigned page, unsigned end)
 {
@@ -230,7 +245,7 @@ static void replace(struct file_run *run, unsigned page, unsigned end)
                         bitmap_set(run->region->merged, region_page(run, i));
                 }
         }
-        (void)!madvise(shadow_page(run, first), (end - first) * PAGE_BYTES, MADV_DONTNEED);
+        empty_shadow(run, first, end);
 }
 
 static int merge(struct file_run *run)

@@ -59,6 +59,7 @@ struct backing {
         uint64_t
                 deadline_ns; /* LEASED: when to look at it; BREAKING: of the members; OPEN: when to try the lease again */
         uint64_t retry_ns;   /* OPEN: between attempts */
+        uint64_t leased_ns;  /* since when */
         uint64_t grace_ns;   /* until then somebody whose connection ended may still be giving back */
         uint32_t n_pages;    /* whole ones; what is behind them is never merged */
         struct list regions; /* region->sibling */

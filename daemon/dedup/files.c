@@ -11,7 +11,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 
-#define RETRY_NS     (1 * NSEC_PER_SEC)
+#define RETRY_NS     (100 * NSEC_PER_MSEC)
 #define RETRY_MAX_NS (30 * NSEC_PER_SEC)
 
 /* Signals can be lost, and clients could end leases: so leases are looked at, too. */
@@ -315,12 +315,15 @@ static void send_away(struct merger *merger, const struct backing *backing)
         }
 }
 
+/* A lease that ended sooner than it was waited for was not worth it: the next one is waited for longer. */
 static void let_writer_go(struct backing *backing, uint64_t now_ns)
 {
+        bool short_lived = now_ns - backing->leased_ns < backing->retry_ns;
+
         lease_release(backing->fd);
         backing->state = BACKING_OPEN;
-        backing->retry_ns = RETRY_NS;
-        backing->deadline_ns = now_ns + RETRY_NS;
+        backing->retry_ns = short_lived ? MIN(backing->retry_ns * 2, RETRY_MAX_NS) : RETRY_NS;
+        backing->deadline_ns = now_ns + backing->retry_ns;
 }
 
 static void advance_breaking(struct merger *merger, struct backing *backing, uint64_t now_ns)
@@ -355,6 +358,7 @@ static void advance_open(struct merger *merger, struct backing *backing, uint64_
                 region_retry_candidates(list_entry(link, struct region, sibling));
         backing->state = BACKING_LEASED;
         backing->deadline_ns = now_ns + LOOK_NS;
+        backing->leased_ns = now_ns;
         merger_wake(merger);
 }
 

@@ -836,6 +836,9 @@ uint64_t merger_tick(struct merger *merger, uint64_t now_ns)
                 merger_answer_mergings(merger, now_ns);
                 next = MIN(next, now_ns + REQUEST_SETTLE_NS);
         }
+        /* What comes between rounds. */
+        if (!merger->round.active)
+                merger_advance(merger, now_ns);
         merging = merger->round.active ? NULL : next_merging(merger);
         if (merging && round_begin_merging(merger, merging, now_ns) < 0)
                 merging_answer(merger, merging, -ENOMEM);
