@@ -23,6 +23,7 @@
 #include "kernel/numa.h"
 #include "kernel/poolfile.h"
 #include "kernel/uffd.h"
+#include "process/helper.h"
 #include "process/notify.h"
 #include "process/sandbox.h"
 #include "serve/account.h"
@@ -58,6 +59,7 @@ struct daemon {
         bool own_control_socket;
         struct account account;
         struct anchors *anchors;
+        struct helper *helper;
         struct merger *merger;
         struct fault_service *fault;
         struct session_server *sessions;
@@ -66,6 +68,7 @@ struct daemon {
         struct ev_io worked;
         struct ev_io reports;
         struct ev_io leases;
+        struct ev_io answers; /* of the helper */
         struct ev_timer tick;
         struct ev_timer reap;
         struct ev_timer watchdog;
@@ -162,6 +165,14 @@ static void on_leases(struct ev_loop *loop, struct ev_io *watcher, int revents)
         on_changed(daemon);
 }
 
+static void on_answers(struct ev_loop *loop, struct ev_io *watcher, int revents)
+{
+        if (helper_answered(((struct daemon *)watcher->data)->helper) >= 0)
+                return;
+        ev_io_stop(loop, watcher);
+        log_warning("the helper has ended: nobody can be told who shares a page until wpd is started again");
+}
+
 static void on_reap(struct ev_loop *loop, struct ev_timer *watcher, int revents)
 {
         session_reap(((struct daemon *)watcher->data)->sessions);
@@ -219,9 +230,58 @@ static json_t *control_doctor(void *context, pid_t pid)
         return status_doctor(&((struct daemon *)context)->source, pid);
 }
 
-static json_t *control_sharers(void *context, pid_t pid, uint64_t address, uid_t viewer)
+/* A connection that waits to hear who shares a page. */
+struct sharers_wait {
+        struct daemon *daemon;
+        control_done done;
+        void *connection;
+        enum page_state state;
+};
+
+static void on_sharers(void *context, const struct rmap_site *sites, size_t n_sites, bool complete)
 {
-        return status_sharers(&((struct daemon *)context)->source, pid, address, viewer);
+        struct sharers_wait *wait = context;
+
+        wait->done(wait->connection,
+                   status_sharers(&wait->daemon->source, wait->state, sites, n_sites, complete));
+        free(wait);
+}
+
+static int control_sharers(void *context, pid_t pid, uint64_t address, uid_t viewer, control_done done,
+                           void *connection, json_t **ret_document)
+{
+        struct daemon *daemon = context;
+        struct sharers_wait *wait;
+        struct rmap_query query;
+        enum page_state state;
+        int r;
+
+        r = status_find_page(&daemon->source, pid, address, viewer, &state, &query);
+        if (r < 0)
+                return r;
+        if (r == 0) {
+                *ret_document = status_sharers(&daemon->source, state, NULL, 0, true);
+                return 0;
+        }
+        wait = calloc(1, sizeof(*wait));
+        if (!wait)
+                return -ENOMEM;
+        *wait = (struct sharers_wait){
+                .daemon = daemon, .done = done, .connection = connection, .state = state};
+        r = helper_ask(daemon->helper, &query, on_sharers, wait);
+        if (r < 0)
+                free(wait);
+        return r < 0 ? r : 1;
+}
+
+static bool same_asker(const void *question, const void *connection)
+{
+        return ((const struct sharers_wait *)question)->connection == connection;
+}
+
+static void control_sharers_cancel(void *context, void *connection)
+{
+        helper_cancel(((struct daemon *)context)->helper, same_asker, connection, free);
 }
 
 /* A pass that a connection waits for, and what had been done when it began. */
@@ -362,6 +422,7 @@ static const struct control_ops control_callbacks = {
         .regions = control_regions,
         .doctor = control_doctor,
         .sharers = control_sharers,
+        .sharers_cancel = control_sharers_cancel,
         .scan = control_scan,
         .scan_cancel = control_scan_cancel,
         .pause = control_pause,
@@ -583,8 +644,10 @@ static void start_watchers(struct daemon *daemon)
         daemon->worked.data = daemon->reports.data = daemon->tick.data = daemon->reap.data = daemon;
         daemon->hangup.data = daemon->leases.data = daemon;
         ev_io_start(daemon->loop, &daemon->leases);
+        daemon->answers.data = daemon;
         ev_io_start(daemon->loop, &daemon->worked);
         ev_io_start(daemon->loop, &daemon->reports);
+        ev_io_start(daemon->loop, &daemon->answers);
         ev_timer_init(&daemon->tick, on_tick, 0.0, 0.0);
         ev_timer_start(daemon->loop, &daemon->tick);
         ev_timer_init(&daemon->reap, on_reap, REAP_SECONDS, REAP_SECONDS);
@@ -622,6 +685,16 @@ static int start_loop(struct daemon *daemon, int *control_fd)
         return r;
 }
 
+static int start_helper(struct daemon *daemon)
+{
+        int r, answer_fd;
+
+        r = helper_new(&daemon->helper, &answer_fd);
+        if (r >= 0)
+                ev_io_init(&daemon->answers, on_answers, answer_fd, EV_READ);
+        return r;
+}
+
 /* The same goes for rings, which are made now, each restricted to what it is for. */
 static int make_rings(struct daemon *daemon)
 {
@@ -645,6 +718,11 @@ static int start(struct daemon *daemon)
                 r = open_privileged(daemon);
         if (r < 0)
                 return r;
+        r = start_helper(daemon);
+        if (r < 0) {
+                log_error("the helper cannot be started: %s", strerror(-r));
+                return r;
+        }
         daemon->files = daemon->config.merge_files && sandbox_keep_files();
         r = open_leases(daemon);
         if (r < 0)
@@ -698,6 +776,7 @@ static void stop(struct daemon *daemon)
         fault_service_free(daemon->fault);
         merger_free(daemon->merger);
         anchors_free(daemon->anchors);
+        helper_free(daemon->helper);
         if (daemon->account.users.next)
                 account_deinit(&daemon->account);
         if (daemon->own_client_socket)

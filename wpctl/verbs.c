@@ -561,16 +561,28 @@ static int print_doctor(const struct verb_args *args, const json_t *reply, FILE 
         return 0;
 }
 
+/* A daemon that does not say listed clients alone. */
+static const char *sharer_kind(const json_t *row)
+{
+        return json_is_false(json_object_get(row, "client")) ? "child" : "client";
+}
+
 static int print_sharers(const struct verb_args *args, const json_t *reply, FILE *out)
 {
-        static const struct table_column columns[] = {{"PID", TABLE_RIGHT}, {"ADDRESS", TABLE_RIGHT}};
+        static const struct table_column columns[] = {
+                {"PID", TABLE_RIGHT}, {"ADDRESS", TABLE_RIGHT}, {"WHO", TABLE_LEFT}};
         const json_t *rows = json_object_get(reply, "sharers");
+        bool incomplete = json_is_false(json_object_get(reply, "complete"));
         char text[TABLE_NUMBER_MAX];
         struct table *table;
         int r;
 
-        if (!json_array_size(rows)) {
-                fprintf(out, "The page is shared with nobody: it is %s.\n", string(reply, "state"));
+        if (!json_array_size(rows) && !incomplete) {
+                /* The state is what wpd saw last, the rows are what the kernel says now. */
+                if (!strcmp(string(reply, "state"), "merged"))
+                        fputs("The page is shared with nobody any more: it was written or discarded.\n", out);
+                else
+                        fprintf(out, "The page is shared with nobody: it is %s.\n", string(reply, "state"));
                 return 0;
         }
         r = table_new(columns, ARRAY_SIZE(columns), args->utf8, &table);
@@ -579,8 +591,13 @@ static int print_sharers(const struct verb_args *args, const json_t *reply, FILE
         for (size_t i = 0; i < json_array_size(rows); i++) {
                 table_cell(table, "%s", count(json_array_get(rows, i), "pid", text));
                 table_cell(table, "%s", address(json_array_get(rows, i), text));
+                table_cell(table, "%s", sharer_kind(json_array_get(rows, i)));
         }
-        return print_table(table, out);
+        r = print_table(table, out);
+        if (r < 0 || !incomplete)
+                return r;
+        fputc('\n', out);
+        return print_paragraph(args, 0, "There may be more, who could not all be looked at.", out);
 }
 
 static int print_scan(const struct verb_args *args, const json_t *reply, FILE *out)

@@ -71,6 +71,14 @@ int pagemap_survey_pooled(int pagemap_fd, uint64_t start, uint64_t end, struct p
                       ret_walked);
 }
 
+int pagemap_is_file(int pagemap_fd, uint64_t address)
+{
+        struct page_region run;
+        uint64_t walked;
+
+        return survey(pagemap_fd, address, address + PAGE_BYTES, PAGE_IS_FILE, 0, &run, 1, &walked);
+}
+
 #define PROTECT_RUNS 64
 
 int pagemap_protect(int pagemap_fd, uint64_t start, uint64_t end)

@@ -52,6 +52,12 @@ int pagemap_survey_pooled(int pagemap_fd, uint64_t start, uint64_t end, struct p
                           size_t n_runs, uint64_t *ret_walked) wp_check;
 
 /*
+ * Whether the page at the address is a file's own, 1 or 0: in a private mapping, whether it has not been copied. One that is on
+ * its way from one place to another counts.
+ */
+int pagemap_is_file(int pagemap_fd, uint64_t address) wp_check;
+
+/*
  * Write-protects again the populated pages of [start, end) that are written, atomically with looking at them.
  * Only memory registered with an asynchronous context can be protected; -EPERM when anything in the range is
  * not.

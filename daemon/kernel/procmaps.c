@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * /proc/PID/smaps: a streaming parser, and the reader that feeds it
+ * /proc/PID/smaps and maps: a streaming parser, and the reader that feeds it
  *
- * A mapping is a header line and lines "Key: value" behind it. The only part of the text that a program
+ * A mapping is a header line and, in smaps, lines "Key: value" behind it. The only part of the text that a program
  * chooses is the pathname at the end of the header, in which the kernel writes a newline as \012: it cannot
  * look like another line.
  */
@@ -255,7 +255,7 @@ int procmaps_finish(struct procmaps_parser *parser)
         return report(parser);
 }
 
-int procmaps_read(int smaps_fd, procmaps_visit visit, void *context)
+int procmaps_read(int maps_fd, procmaps_visit visit, void *context)
 {
         struct procmaps_parser parser = PROCMAPS_PARSER_INIT(visit, context);
         char text[4096]; /* the kernel gives a page at a time, whatever is asked for */
@@ -264,7 +264,7 @@ int procmaps_read(int smaps_fd, procmaps_visit visit, void *context)
         int r = 0;
 
         do {
-                n = error_from(pread(smaps_fd, text, sizeof(text), offset));
+                n = error_from(pread(maps_fd, text, sizeof(text), offset));
                 if (n > 0) {
                         offset += n;
                         r = procmaps_feed(&parser, text, (size_t)n);

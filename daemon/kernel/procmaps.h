@@ -4,7 +4,8 @@
 /*
  * /proc/PID/smaps (proc_pid_smaps(5)): a streaming parser, pure; and the reader that feeds it
  *
- * Says of each mapping what memory it is, so that unsuitable memory can be refused with a reason.
+ * Says of each mapping what memory it is, so that unsuitable memory can be refused with a reason. /proc/PID/maps is the same
+ * with less: without flags and pkey, and without the walk of all page tables that smaps costs.
  */
 
 #include <stdbool.h>
@@ -70,10 +71,10 @@ struct procmaps_parser {
                 .visit = (_visit), .context = (_context)                                                     \
         }
 
-/* Feeds text in pieces of any size. 0, the visitor's result, or -EBADMSG: not the format of smaps. */
+/* Feeds text in pieces of any size. 0, the visitor's result, or -EBADMSG: not the format of smaps or maps. */
 int procmaps_feed(struct procmaps_parser *parser, const char *text, size_t length) wp_check;
 /* End of file: reports the last mapping. */
 int procmaps_finish(struct procmaps_parser *parser) wp_check;
 
-/* Reads a whole smaps file through the parser; ends early, without error, when the visitor returns > 0. */
-int procmaps_read(int smaps_fd, procmaps_visit visit, void *context) wp_check;
+/* Reads a whole smaps or maps file through the parser; ends early, without error, when the visitor returns > 0. */
+int procmaps_read(int maps_fd, procmaps_visit visit, void *context) wp_check;

@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/capability.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -99,6 +100,20 @@ static int probe_ptrace(const struct need *need, char *detail, size_t size)
         int r = new_context(&context);
 
         return r < 0 ? r : uffd_api(context, UFFD_FEATURE_EVENT_FORK);
+}
+
+/* The helper's; CAP_SYS_PTRACE, which it needs, too, is looked for by itself. */
+static int probe_page_maps(const struct need *need, char *detail, size_t size)
+{
+        cap_t caps = cap_get_proc();
+        cap_flag_value_t value = CAP_CLEAR;
+        int r;
+
+        if (!caps)
+                return -errno;
+        r = (int)error_from(cap_get_flag(caps, CAP_DAC_READ_SEARCH, CAP_EFFECTIVE, &value));
+        cap_free(caps);
+        return r < 0 ? r : value == CAP_SET ? 0 : -EPERM;
 }
 
 static void unmap_page(void **page)
@@ -434,6 +449,8 @@ static const struct need needs[] = {
         {"io_uring READ of a userfaultfd", "the fault service", "no service", false, probe_ring_read, 0},
         {"kernel.io_uring_disabled below 2", "making rings", "no service", false, probe_ring_policy, 0},
         {"seccomp filters", "confining the daemon", "no service", false, probe_seccomp, 0},
+        {"CAP_DAC_READ_SEARCH", "who shares a page (wpctl sharers)", "only root's processes are found", true,
+         probe_page_maps, 0},
         {"locking memory without limit", "never waiting for our own swap", "faults may wait for swap", true,
          probe_lock, 0},
         {"vm.max_map_count 65530 or more", "each merged run costs VMAs", "less is merged in each process",

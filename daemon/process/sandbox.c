@@ -12,6 +12,7 @@
  * Stage 1, open (daemon.c), with all of root's capabilities
  *   Should    open everything that needs privilege: both sockets, /dev/userfaultfd, the pool's tmpfs
  *             (CAP_SYS_ADMIN for fsopen(2) and fsmount(2)). Read the configuration.
+ *             Start the helper's process (helper.h), which goes through stage 3 by itself.
  *   Mustn't   accept a connection, start a thread, or keep a descriptor of a directory other than the pool's.
  *
  * Stage 2, lock: sandbox_lock_memory(), CAP_SYS_RESOURCE unless the service manager has set the limits
@@ -51,9 +52,17 @@
  *
  * Capabilities that could be thought to be needed and are not
  *   CAP_DAC_READ_SEARCH   (without files) clients open their own /proc/self/mem and /proc/self/pagemap and pass the
- *                         descriptors
+ *                         descriptors; for page maps that nobody passes there is the helper
  *   CAP_SYS_ADMIN         only the mount of stage 1 needs it; its files are created with ordinary rights
  *   CAP_KILL              clients are never signalled
+ *
+ * The helper
+ *   Who maps a page stands in /proc/PID/pagemap, which only the owner of the process may open, and clients pass their
+ *   own alone. With CAP_DAC_READ_SEARCH the daemon could open those of all others, and so can the memory of every process
+ *   and every file be opened with it and CAP_SYS_PTRACE. That is too much for a process that reads what clients send. So
+ *   both are a second process's (helper.h), which is forked in stage 1 and closes all that it got. It hears nobody but the
+ *   daemon, of which it takes some numbers and to which it gives process ids and addresses; all that it reads of others is
+ *   /proc/PID/maps. It can open files for reading and do nothing else, and has nobody but the daemon to tell.
  *
  * What the boundary does not promise
  *   CAP_SYS_PTRACE is a strong capability. Without execution, ptrace(2) and process_vm_writev(2), and with
@@ -91,6 +100,7 @@
 
 static const cap_value_t sandbox_caps[] = SANDBOX_CAPS;
 static const cap_value_t file_caps[] = SANDBOX_FILE_CAPS;
+static const cap_value_t helper_caps[] = SANDBOX_HELPER_CAPS;
 
 /* Mappings of files take part. */
 static bool files_kept;
@@ -241,6 +251,7 @@ static const struct rule rules[] = {
         {CALL(setpriority)}, /* all threads but the fault service step back; none can come forward again */
         {CALL(sched_getaffinity)}, /* how many CPUs there are */
         {CALL(exit)},              /* a thread ends */
+        {CALL(wait4)},             /* the helper has ended: libev, and daemon.c at its end */
         {PRCTL(PR_SET_NAME)},      /* pthread_setname_np(3) */
         {PRCTL(PR_SET_VMA)},       /* newer C libraries name their mappings */
 
@@ -263,6 +274,23 @@ static const struct rule rules[] = {
         {CALL(sysinfo)},                        /* memory, before pages are given back */
         {CALL(uname)},                          /* the kernel's release, for the log */
         {CALL_IF(prlimit64, 2, UINT64_MAX, 0)}, /* getrlimit(2), setting nothing */
+        {CALL(exit_group)},
+};
+
+static const struct rule helper_rules[] = {
+        {CALL_IF(openat, 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY)}, /* what is in /proc, with openat(2) */
+        {CALL(getdents64)},                                            /* which processes there are */
+        {CALL(fstat)},                                                 /* whose they are */
+        {CALL(newfstatat)},    /* the same, as the C library spells it */
+        {CALL(pread64)},       /* /proc/PID/maps */
+        {IOCTL(PAGEMAP_SCAN)}, /* /proc/PID/pagemap */
+        {CALL(close)},
+        {CALL(recvfrom)},      /* a question */
+        {CALL(sendto)},        /* an answer */
+        {CALL(poll)},          /* whether the daemon is there */
+        {CALL(clock_gettime)}, /* where the vDSO cannot tell the time */
+        {CALL(brk)},           /* free(3), once: of what made this list */
+        {CALL(munmap)},        /* the same */
         {CALL(exit_group)},
 };
 
@@ -340,7 +368,7 @@ static int add_signals(scmp_filter_ctx filter)
         return r;
 }
 
-static int load_filter(void)
+static int load_filter(const struct rule *list, size_t n)
 {
         _cleanup_(release_filter) scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
         int r;
@@ -354,7 +382,7 @@ static int load_filter(void)
         if (r >= 0)
                 r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
         if (r >= 0)
-                r = add_rules(filter, rules, ARRAY_SIZE(rules));
+                r = add_rules(filter, list, n);
         if (r >= 0)
                 r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
         if (r >= 0)
@@ -362,43 +390,35 @@ static int load_filter(void)
 #ifdef WPD_SANITIZER
         if (r >= 0)
                 r = add_rules(filter, sanitizer_rules, ARRAY_SIZE(sanitizer_rules));
+        if (r >= 0 && list != rules)
+                r = add_rules(filter, rules, ARRAY_SIZE(rules));
 #endif
         return r < 0 ? r : seccomp_load(filter);
 }
 
-static bool stays(cap_value_t cap)
-{
-        for (size_t i = 0; i < ARRAY_SIZE(sandbox_caps); i++)
-                if (sandbox_caps[i] == cap)
-                        return true;
-        for (size_t i = 0; i < ARRAY_SIZE(file_caps) && files_kept; i++)
-                if (file_caps[i] == cap)
-                        return true;
-        return cap == CAP_IPC_LOCK && lock_needs_cap;
-}
-
-static int drop_bounding_set(void)
+static int drop_bounding_set(uint64_t kept)
 {
         /* cap_get_bound() is negative beyond the last capability of this kernel. */
         for (cap_value_t cap = 0; cap_get_bound(cap) >= 0; cap++)
-                if (!stays(cap) && cap_get_bound(cap) > 0 && cap_drop_bound(cap) < 0)
+                if (!(kept >> cap & 1) && cap_get_bound(cap) > 0 && cap_drop_bound(cap) < 0)
                         return -errno;
         return 0;
 }
 
-static int drop_capabilities(void)
+/* kept: a bit for each. */
+static int drop_capabilities(uint64_t kept)
 {
         _cleanup_(free_caps) cap_t caps = cap_init();
         int r;
 
         if (!caps)
                 return -ENOMEM;
-        r = drop_bounding_set();
+        r = drop_bounding_set(kept);
         if (r < 0)
                 return r;
         for (cap_value_t cap = 0; cap <= CAP_LAST_CAP; cap++)
-                if (stays(cap) && (cap_set_flag(caps, CAP_PERMITTED, 1, &cap, CAP_SET) < 0 ||
-                                   cap_set_flag(caps, CAP_EFFECTIVE, 1, &cap, CAP_SET) < 0))
+                if (kept >> cap & 1 && (cap_set_flag(caps, CAP_PERMITTED, 1, &cap, CAP_SET) < 0 ||
+                                        cap_set_flag(caps, CAP_EFFECTIVE, 1, &cap, CAP_SET) < 0))
                         return -errno;
         if (cap_reset_ambient() < 0 || cap_set_proc(caps) < 0)
                 return -errno;
@@ -421,19 +441,30 @@ int sandbox_set_nice(int nice)
         return (int)error_from(setpriority(PRIO_PROCESS, 0, nice));
 }
 
-int sandbox_confine(void)
+static int confine(uint64_t kept_caps, const struct rule *list, size_t n)
 {
         int r;
 
         r = check_single_thread();
         if (r < 0)
                 return r;
-        r = drop_capabilities();
+        r = drop_capabilities(kept_caps);
         if (r < 0)
                 return r;
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return -errno;
-        return load_filter();
+        return load_filter(list, n);
+}
+
+int sandbox_confine(void)
+{
+        uint64_t kept = lock_needs_cap ? UINT64_C(1) << CAP_IPC_LOCK : 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(sandbox_caps); i++)
+                kept |= UINT64_C(1) << sandbox_caps[i];
+        for (size_t i = 0; i < ARRAY_SIZE(file_caps) && files_kept; i++)
+                kept |= UINT64_C(1) << file_caps[i];
+        return confine(kept, rules, ARRAY_SIZE(rules));
 }
 
 /* Raises both limits to `wanted`, or the soft one as far as the hard one allows where that needs a privilege
@@ -468,6 +499,16 @@ bool sandbox_keep_files(void)
         for (size_t i = 0; i < ARRAY_SIZE(file_caps); i++)
                 files_kept = files_kept && has_cap(file_caps[i]);
         return files_kept;
+}
+
+int sandbox_confine_helper(void)
+{
+        uint64_t kept = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(helper_caps); i++)
+                if (has_cap(helper_caps[i]))
+                        kept |= UINT64_C(1) << helper_caps[i];
+        return confine(kept, helper_rules, ARRAY_SIZE(helper_rules));
 }
 
 int sandbox_lock_memory(void)

@@ -35,6 +35,12 @@
 /* Files that clients map are to be merged. False: this process lacks what that needs, and it is given up with the rest. */
 bool sandbox_keep_files(void);
 
+/* The same of the helper's process, those of them that there are. */
+#define SANDBOX_HELPER_CAPS                                                                                  \
+        {                                                                                                    \
+                CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH                                                          \
+        }
+
 /*
  * Raises RLIMIT_NOFILE as far as allowed and RLIMIT_MEMLOCK to infinity, and locks present and future memory
  * as it is touched (MCL_ONFAULT). -EPERM: neither may the limit be raised nor memory locked beyond it;
@@ -50,6 +56,7 @@ int sandbox_lock_memory(void) wp_check;
  */
 #define SANDBOX_NICE_FAULT   (-10)
 #define SANDBOX_NICE_CONTROL 0
+#define SANDBOX_NICE_HELPER  5
 int sandbox_set_nice(int nice) wp_check;
 
 /*
@@ -58,3 +65,6 @@ int sandbox_set_nice(int nice) wp_check;
  * not all there, or CAP_SETPCAP is missing to reduce the bounding set.
  */
 int sandbox_confine(void) wp_check;
+
+/* The same for the helper's process, with a list of its own. */
+int sandbox_confine_helper(void) wp_check;

@@ -6,11 +6,11 @@
  * A connection is in one of three conditions. *Reading*: bytes are taken from the socket. *Ready*: at least
  * one complete request is in its buffer; nothing more is read, and each turn of the loop answers one request
  * of each ready connection, so that nobody's pipeline holds up the others. *Waiting*: a request is answered
- * later, by scan_finished(); bytes are read meanwhile, up to the bound of the buffer, because the end of the
+ * later, by call_finished(); bytes are read meanwhile, up to the bound of the buffer, because the end of the
  * stream is how a peer takes its request back.
  *
  * Functions that return a negative errno have not freed the connection; the event handlers at the end of the
- * file, and scan_finished(), are the only ones that do.
+ * file, and call_finished(), are the only ones that do.
  */
 
 #include <errno.h>
@@ -64,8 +64,8 @@ struct connection {
         int fd;
         pid_t pid;
         uid_t uid;
-        bool waiting; /* for the end of a scan */
-        bool hung_up; /* the peer will send nothing more, but may read */
+        void (*cancel)(void *context, void *connection); /* of what it waits for; NULL: for nothing */
+        bool hung_up;                                    /* the peer will send nothing more, but may read */
         ev_io io;
         struct varlink_splitter input;
         struct varlink_buffer output;
@@ -395,26 +395,35 @@ static int method_doctor(struct connection *connection, const struct varlink_cal
         return reply_rows(connection, call, "findings", connection->control->ops->doctor);
 }
 
+static void call_finished(void *opaque, json_t *parameters);
+
 static int method_sharers(struct connection *connection, const struct varlink_call *call)
 {
         struct control *control = connection->control;
         json_int_t address = json_integer_value(json_object_get(call->parameters, "address"));
         pid_t pid = parameter_pid(call);
-        json_auto_t *document = NULL;
+        json_t *document = NULL;
+        int r;
 
         if (!client_exists(control, pid))
                 return reply_no_such_client(connection, call, pid);
         if (!is_root(connection) && !owns_client(connection, pid))
                 return reply_reason(connection, call, E_PERMISSION_DENIED,
                                     "only root and the owner of the client may see who shares its memory");
-        document = control->ops->sharers(control->context, pid, (uint64_t)address, connection->uid);
-        if (json_is_null(document))
+        if (call->oneway)
+                return 0;
+        r = control->ops->sharers(control->context, pid, (uint64_t)address, connection->uid, call_finished,
+                                  connection, &document);
+        if (r == -ENOENT)
                 return reply_error(connection, call, E_NO_SUCH_PAGE,
                                    json_pack("{s:i,s:I}", "pid", (int)pid, "address", address));
-        return reply(connection, call, json_incref(document));
+        if (r < 0)
+                return reply_reason(connection, call, E_BUSY, "who shares it cannot be found out now");
+        if (r == 0)
+                return reply(connection, call, document);
+        connection->cancel = control->ops->sharers_cancel;
+        return 0;
 }
-
-static void scan_finished(void *opaque, json_t *parameters);
 
 static int method_scan(struct connection *connection, const struct varlink_call *call)
 {
@@ -429,14 +438,16 @@ static int method_scan(struct connection *connection, const struct varlink_call 
                 return reply_reason(connection, call, E_PERMISSION_DENIED,
                                     pid ? "only root and the owner of the client may have it scanned"
                                         : "only root may have everything scanned");
-        r = control->ops->scan(control->context, pid, wait ? scan_finished : NULL, wait ? connection : NULL);
+        r = control->ops->scan(control->context, pid, wait ? call_finished : NULL, wait ? connection : NULL);
         if (r == -ESRCH)
                 return reply_no_such_client(connection, call, pid);
         if (r < 0)
                 return reply_reason(connection, call, E_BUSY,
                                     r == -EBUSY ? "scanning is paused" : "a scan cannot be started now");
-        connection->waiting = wait;
-        return wait ? 0 : reply(connection, call, json_object());
+        if (!wait)
+                return reply(connection, call, json_object());
+        connection->cancel = control->ops->scan_cancel;
+        return 0;
 }
 
 static int set_paused(struct connection *connection, const struct varlink_call *call, bool paused)
@@ -606,8 +617,8 @@ static void connection_free(struct connection *connection)
 {
         struct control *control = connection->control;
 
-        if (connection->waiting)
-                control->ops->scan_cancel(control->context, connection);
+        if (connection->cancel)
+                connection->cancel(control->context, connection);
         connection_mark_ready(connection, false);
         list_remove(&connection->link);
         control->n_connections--;
@@ -642,13 +653,13 @@ static int connection_update(struct connection *connection)
 {
         struct control *control = connection->control;
         bool complete = varlink_splitter_complete(&connection->input);
-        bool ready = complete && !connection->waiting;
+        bool ready = complete && !connection->cancel;
         bool reading = !ready && !connection->hung_up;
         bool writing = varlink_buffer_length(&connection->output);
         int events = (reading ? EV_READ : 0) | (writing ? EV_WRITE : 0);
 
         /* All that it asked before has been answered, for nothing is read while a connection is ready. */
-        if (connection->hung_up && (connection->waiting || !writing))
+        if (connection->hung_up && (connection->cancel || !writing))
                 return -ECONNRESET;
         if (reading && !varlink_splitter_room(&connection->input))
                 return -EMSGSIZE;
@@ -672,12 +683,12 @@ static void connection_settle(struct connection *connection, int r)
                 connection_drop(connection, r);
 }
 
-static void scan_finished(void *opaque, json_t *parameters)
+static void call_finished(void *opaque, json_t *parameters)
 {
         static const struct varlink_call call = VARLINK_CALL_INIT;
         struct connection *connection = opaque;
 
-        connection->waiting = false;
+        connection->cancel = NULL;
         connection_settle(connection, reply(connection, &call, parameters));
 }
 

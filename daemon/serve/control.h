@@ -44,10 +44,13 @@ struct control_ops {
          */
         json_t *(*doctor)(void *context, pid_t pid);
         /*
-         * {state, sharers} of the page at the address, for the eyes of this user; JSON's null when the client, which exists,
-         * has no region there.
+         * {state, sharers, complete} of the page at the address, for the eyes of this user. 0: in *ret_document. 1: it is to
+         * be found out; `done` is called once, later, unless sharers_cancel() comes first. -ENOENT: the client, which exists,
+         * has no region there. Any other error: it cannot be found out now.
          */
-        json_t *(*sharers)(void *context, pid_t pid, uint64_t address, uid_t viewer);
+        int (*sharers)(void *context, pid_t pid, uint64_t address, uid_t viewer, control_done done,
+                       void *connection, json_t **ret_document);
+        void (*sharers_cancel)(void *context, void *connection);
         /*
          * Starts a full pass over the client's memory (0: everybody's). `done` is called once, later, with an
          * object to reply ({pages_scanned, pages_merged, zero_pages, pages_failed, seconds}, each of them
@@ -69,7 +72,7 @@ struct control_ops {
 struct control_limits {
         unsigned max_connections;         /* together */
         unsigned max_connections_per_uid; /* uid 0 excepted */
-        size_t max_message;               /* bytes of one request, and of all those that wait behind a scan */
+        size_t max_message;               /* bytes of one request, and of all those that wait behind it */
         size_t max_output; /* bytes of one reply, and of all those that a peer has not read: dropped beyond */
 };
 

@@ -250,68 +250,75 @@ json_t *status_doctor(const struct status_source *source, pid_t pid)
 
 /* ------------------------------------------------------------------ sharers */
 
-struct sharing {
+struct page_search {
         pid_t pid;
-        uid_t viewer;
         uint64_t address;
-        const struct region *region; /* of the page that was asked for; NULL: not found yet */
+        const struct member *member; /* NULL: not found yet */
+        const struct region *region;
         uint32_t page;
-        const struct domain *domain;
-        uint32_t slot;
-        json_t *sharers;
 };
 
 /* A process may have several connections. */
 static void find_page(void *context, struct member *member)
 {
-        struct sharing *sharing = context;
+        struct page_search *search = context;
 
-        if (member->space.pid != sharing->pid || sharing->region)
+        if (member->space.pid != search->pid || search->member)
                 return;
-        sharing->region = space_find(&member->space, sharing->address, &sharing->page);
-        sharing->domain = member->domain;
+        search->region = space_find(&member->space, search->address, &search->page);
+        if (search->region)
+                search->member = member;
 }
 
-static void add_sharer(struct sharing *sharing, pid_t pid, uint64_t address)
+int status_find_page(const struct status_source *source, pid_t pid, uint64_t address, uid_t viewer,
+                     enum page_state *ret_state, struct rmap_query *ret_query)
 {
-        json_array_append_new(sharing->sharers,
-                              json_pack("{s:i, s:I}", "pid", (int)pid, "address", (json_int_t)address));
+        struct page_search search = {.pid = pid, .address = address};
+        const struct domain *domain;
+
+        merger_each_member(source->merger, find_page, &search);
+        if (!search.member)
+                return -ENOENT;
+        *ret_state = region_state(search.region, search.page);
+        if (*ret_state != PAGE_MERGED)
+                return 0;
+        domain = search.member->domain;
+        *ret_query = (struct rmap_query){
+                .dev = domain->pool_dev,
+                .inode = domain->pool_inode,
+                .offset = (uint64_t)region_key(search.region, search.page) << PAGE_SHIFT,
+                .uid = viewer ? viewer : RMAP_ANYBODY,
+        };
+        return 1;
 }
 
-static void add_sites(struct sharing *sharing, const struct region *region, pid_t pid)
+struct client_search {
+        pid_t pid;
+        bool found;
+};
+
+static void find_client(void *context, struct member *member)
 {
-        for (uint32_t page = 0; page < region->n_pages; page++)
-                if (!region_chunk(region, page))
-                        page = region_chunk_last(region, page);
-                else if (region_state(region, page) == PAGE_MERGED &&
-                         region_key(region, page) == sharing->slot)
-                        add_sharer(sharing, pid, region_address(region, page));
+        struct client_search *search = context;
+
+        search->found |= member->session && member->space.pid == search->pid;
 }
 
-static void add_sharers(void *context, struct member *member)
+json_t *status_sharers(const struct status_source *source, enum page_state state,
+                       const struct rmap_site *sites, size_t n_sites, bool complete)
 {
-        struct sharing *sharing = context;
+        json_t *sharers = json_array();
+        struct client_search search = {.pid = 0};
 
-        if (member->domain != sharing->domain || (sharing->viewer && member->space.uid != sharing->viewer))
-                return;
-        list_for_each(link, &member->space.regions)
-                if (list_entry(link, struct region, link)->count[PAGE_MERGED])
-                        add_sites(sharing, list_entry(link, struct region, link), member->space.pid);
-}
-
-json_t *status_sharers(const struct status_source *source, pid_t pid, uint64_t address, uid_t viewer)
-{
-        struct sharing sharing = {.pid = pid, .viewer = viewer, .address = address};
-        enum page_state state;
-
-        merger_each_member(source->merger, find_page, &sharing);
-        if (!sharing.region)
-                return json_null();
-        state = region_state(sharing.region, sharing.page);
-        sharing.sharers = json_array();
-        if (state == PAGE_MERGED) {
-                sharing.slot = region_key(sharing.region, sharing.page);
-                merger_each_member(source->merger, add_sharers, &sharing);
+        for (size_t i = 0; sharers && i < n_sites; i++) {
+                if (sites[i].pid != search.pid) {
+                        search = (struct client_search){.pid = sites[i].pid};
+                        merger_each_member(source->merger, find_client, &search);
+                }
+                json_array_append_new(sharers, json_pack("{s:i, s:I, s:I, s:b}", "pid", (int)sites[i].pid,
+                                                         "address", (json_int_t)sites[i].address, "uid",
+                                                         (json_int_t)sites[i].uid, "client", search.found));
         }
-        return json_pack("{s:s, s:o}", "state", page_state_name(state), "sharers", sharing.sharers);
+        return json_pack("{s:s, s:o, s:b}", "state", page_state_name(state), "sharers", sharers, "complete",
+                         complete);
 }

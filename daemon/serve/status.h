@@ -11,6 +11,7 @@
 
 #include "dedup/merger.h"
 #include "fault/service.h"
+#include "kernel/rmap.h"
 #include "serve/session.h"
 
 struct status_source {
@@ -25,5 +26,12 @@ json_t *status_totals(const struct status_source *source);
 json_t *status_clients(const struct status_source *source);
 json_t *status_regions(const struct status_source *source, pid_t pid);
 json_t *status_doctor(const struct status_source *source, pid_t pid);
-/* See serve/control.h. */
-json_t *status_sharers(const struct status_source *source, pid_t pid, uint64_t address, uid_t viewer);
+
+/*
+ * Who shares a page. 1: it is merged, and *ret_query is the question for those that the viewer may see; 0: it is not, and
+ * nobody does; -ENOENT: the process has no region there.
+ */
+int status_find_page(const struct status_source *source, pid_t pid, uint64_t address, uid_t viewer,
+                     enum page_state *ret_state, struct rmap_query *ret_query);
+json_t *status_sharers(const struct status_source *source, enum page_state state,
+                       const struct rmap_site *sites, size_t n_sites, bool complete);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * The smaps parser on anything: the text as a whole and in pieces must give the same, and every mapping that
+ * The parser of smaps and maps on anything: the text as a whole and in pieces must give the same, and every mapping that
  * is reported must be one. Input: byte 0 chooses the pieces, the text follows.
  */
 

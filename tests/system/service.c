@@ -319,10 +319,36 @@ void service_check_fds(const struct service *service, size_t n_fds)
                    harness_count_fds(service->pid), n_fds);
 }
 
+pid_t service_helper(const struct service *service)
+{
+        char path[64];
+        pid_t pid = 0;
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/children", service->pid, service->pid);
+        file = fopen(path, "re");
+        CHECK(file && fscanf(file, "%d", &pid) == 1 && pid > 0, "the daemon has no helper");
+        fclose(file);
+        return pid;
+}
+
+/* The helper ends when its daemon does; a daemon that was killed leaves it to this process to notice. */
+static void reap_helper(pid_t helper)
+{
+        int status;
+
+        if (waitpid(helper, &status, 0) == helper)
+                CHECK(WIFEXITED(status) && !WEXITSTATUS(status), "the helper ended with status %#x",
+                      (unsigned)status);
+}
+
 void service_end(struct service *service, int signal)
 {
+        pid_t helper = service_helper(service);
+
         CHECK_OK(error_from(kill(service->pid, signal)));
         harness_reap(service->pid);
+        reap_helper(helper);
         service->pid = 0;
 }
 

@@ -36,6 +36,9 @@ void service_stop(struct service *service);
 /* Ends the daemon by a signal, whatever it is doing, and waits until it is gone. */
 void service_end(struct service *service, int signal);
 
+/* Its second process. */
+pid_t service_helper(const struct service *service);
+
 /* The daemon's descriptors come back to this number. */
 void service_check_fds(const struct service *service, size_t n_fds);
 

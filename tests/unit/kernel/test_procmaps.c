@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* The parser of /proc/PID/smaps: by table, in random pieces, and on this process's own file. */
+/* The parser of /proc/PID/smaps and maps: by table, in random pieces, and on this process's own file. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -372,10 +372,40 @@ static void test_own_smaps(void **state)
         close(fd);
 }
 
+/* A header is a mapping whether lines follow or not. */
+static void test_headers_alone(void **state)
+{
+        static const char text[] =
+                "55bffd4f1000-55bffd4f3000 r--p 00001000 fe:0a 247134                     /usr/bin/cat\n"
+                "7f0000000000-7f0000200000 rw-p 00000000 00:00 0 \n"
+                "7f0000200000-7f0000202000 rw-p 00407000 00:2a 12                         /pool (deleted)\n";
+        static struct vmas vmas, pieces;
+        struct random random = RANDOM_INIT(6);
+
+        assert_int_equal(parse(&vmas, text, sizeof(text) - 1), 0);
+        assert_int_equal(vmas.n, 3);
+        assert_int_equal(vmas.list[2].start, 0x7f0000200000);
+        assert_int_equal(vmas.list[2].end, 0x7f0000202000);
+        assert_int_equal(vmas.list[2].offset, 0x407000);
+        assert_int_equal(vmas.list[2].dev_minor, 0x2a);
+        assert_int_equal(vmas.list[2].inode, 12);
+        assert_string_equal(vmas.list[2].name, "/pool (deleted)");
+        for (size_t max = 1; max < 200; max++) {
+                assert_int_equal(parse_pieces(&pieces, text, sizeof(text) - 1, &random, max), 0);
+                assert_same_vmas(&vmas, &pieces);
+        }
+}
+
+static void drop_flags(struct vmas *vmas)
+{
+        for (size_t i = 0; i < vmas->n; i++)
+                vmas->list[i].flags = 0;
+}
+
 /* /proc/self/maps has the same headers: the mappings must be the same ones. */
 static void test_against_maps(void **state)
 {
-        static struct vmas vmas;
+        static struct vmas vmas, headers;
         int fd = open_smaps();
         unsigned long start, end;
         char line[8192];
@@ -396,6 +426,10 @@ static void test_against_maps(void **state)
                 assert_int_equal(vmas.list[i].end, end);
         }
         assert_int_equal(i, vmas.n);
+        headers.n = 0;
+        assert_int_equal(procmaps_read(fileno(maps), collect, &headers), 0);
+        drop_flags(&vmas);
+        assert_same_vmas(&vmas, &headers);
         fclose(maps);
         close(fd);
 }
@@ -425,6 +459,7 @@ int main(void)
                 cmocka_unit_test(test_malformed),       cmocka_unit_test(test_truncated),
                 cmocka_unit_test(test_visitor_ends_it), cmocka_unit_test(test_own_smaps),
                 cmocka_unit_test(test_against_maps),    cmocka_unit_test(test_read_results),
+                cmocka_unit_test(test_headers_alone),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

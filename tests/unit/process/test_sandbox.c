@@ -13,6 +13,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <ev.h>
 #include <fcntl.h>
@@ -381,11 +382,11 @@ static void allowed_pool(void)
         check(pread(readonly, page, sizeof(page), 8192) == sizeof(page) && page[0] == 0);
 }
 
-/* Another user's process: its smaps and status can be read, its memory cannot be opened at all. */
-static void allowed_foreign(void)
+/* An ordinary process of another user, which ends when this one does. */
+static pid_t make_foreign(void)
 {
-        char path[64], text[4096];
-        int ready[2], fd;
+        int ready[2];
+        char byte;
         pid_t pid;
 
         prepare(pipe2(ready, O_CLOEXEC) == 0);
@@ -400,7 +401,17 @@ static void allowed_foreign(void)
                 for (;;)
                         pause();
         }
-        prepare(read(ready[0], text, 1) == 1);
+        prepare(read(ready[0], &byte, 1) == 1);
+        return pid;
+}
+
+/* Another user's process: its smaps and status can be read, its memory and page map cannot be opened at all. */
+static void allowed_foreign(void)
+{
+        pid_t pid = make_foreign();
+        char path[64], text[4096];
+        int fd;
+
         confine();
         snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
         fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -411,6 +422,8 @@ static void allowed_foreign(void)
         check(fd >= 0 && read(fd, text, sizeof(text)) > 100);
         close(fd);
         snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+        check(open(path, O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES);
+        snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
         check(open(path, O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES);
         fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
         check(fd >= 0 && read(fd, text, sizeof(text)) > 0);
@@ -512,6 +525,88 @@ static void allowed_reload(void)
         check(r == 0 && config.max_cpu_percent == 7);
 }
 
+/* What waited for a process that has ended already: the event loop does when the helper ends. */
+static void allowed_wait(void)
+{
+        pid_t pid = fork();
+
+        prepare(pid >= 0);
+        if (!pid)
+                _exit(0);
+        confine();
+        check(waitpid(pid, NULL, 0) == pid);
+        check(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
+}
+
+static void confine_helper(void)
+{
+        prepare(sandbox_confine_helper() == 0);
+}
+
+/* The helper's capabilities as the kernel shows them at its start: afterwards it can read no such file but by its own means. */
+static void allowed_helper(void)
+{
+        static const cap_value_t caps[] = SANDBOX_HELPER_CAPS;
+        pid_t pid = make_foreign();
+        struct page_region run;
+        char path[64], text[4096];
+        uint64_t walked;
+        int sockets[2], fd;
+
+        check(ARRAY_SIZE(caps) == 2 && caps[0] == CAP_SYS_PTRACE && caps[1] == CAP_DAC_READ_SEARCH);
+        prepare(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) == 0);
+        confine_helper();
+        check(send(sockets[0], "x", 1, MSG_NOSIGNAL) == 1 && recv(sockets[1], text, 1, 0) == 1);
+        snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        check(fd >= 0 && pread(fd, text, sizeof(text), 0) > 100);
+        check(close(fd) == 0);
+        snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        check(fd >= 0 && pagemap_survey(fd, 0, 1 << 20, &run, 1, &walked) >= 0);
+        fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        check(fd >= 0 && getdents64(fd, text, sizeof(text)) > 0);
+}
+
+/* Its capabilities, seen from outside. */
+static void helper_identity(void)
+{
+        uint64_t expected = UINT64_C(1) << CAP_SYS_PTRACE | UINT64_C(1) << CAP_DAC_READ_SEARCH, value = 0;
+        int ready[2], stop[2];
+        char path[64], line[256];
+        unsigned n = 0;
+        FILE *status;
+        pid_t pid;
+
+        prepare(pipe2(ready, O_CLOEXEC) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, stop) == 0);
+        pid = fork();
+        prepare(pid >= 0);
+        if (!pid) {
+                close(stop[0]);
+                confine_helper();
+                close(ready[1]);
+                recv(stop[1], line, 1, 0);
+                _exit(0);
+        }
+        close(ready[1]);
+        check(read(ready[0], line, 1) == 0);
+        snprintf(path, sizeof(path), "/proc/%d/status", pid);
+        status = fopen(path, "re");
+        check(status);
+        while (fgets(line, sizeof(line), status))
+                if (sscanf(line, "CapBnd: %" SCNx64, &value) == 1 ||
+                    sscanf(line, "CapPrm: %" SCNx64, &value) == 1 ||
+                    sscanf(line, "CapEff: %" SCNx64, &value) == 1) {
+                        check(value == expected);
+                        n++;
+                }
+        check(n == 3);
+        fclose(status);
+        close(stop[0]);
+        close(stop[1]);
+        check(waitpid(pid, NULL, 0) == pid);
+}
+
 static void allowed_rest(void)
 {
         struct rlimit limit;
@@ -542,6 +637,9 @@ static void test_allowed(void **state)
                 {"sockets", allowed_sockets},
                 {"notify", allowed_notify},
                 {"reload", allowed_reload},
+                {"wait", allowed_wait},
+                {"helper", allowed_helper},
+                {"helper's identity", helper_identity},
                 {"rest", allowed_rest},
         };
         bool failed = false;
@@ -639,6 +737,33 @@ FORBIDDEN(ambient, prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_PTRACE, 0
 FORBIDDEN(setrlimit, setrlimit(RLIMIT_NOFILE, &(struct rlimit){16, 16}))
 FORBIDDEN(process_vm_readv, process_vm_readv(getpid(), NULL, 0, NULL, 0, 0))
 
+/* The helper only looks. */
+#define FORBIDDEN_TO_HELPER(_name, _statement)                                                               \
+        static void forbidden_##_name(void)                                                                  \
+        {                                                                                                    \
+                confine_helper();                                                                            \
+                (void)(_statement);                                                                          \
+                _exit(EXIT_SURVIVED);                                                                        \
+        }
+
+FORBIDDEN_TO_HELPER(helper_execve, execve("/bin/true", no_strings, no_strings))
+FORBIDDEN_TO_HELPER(helper_fork, syscall(SYS_fork))
+FORBIDDEN_TO_HELPER(helper_bpf, syscall(SYS_bpf, BPF_PROG_LOAD, NULL, 0))
+FORBIDDEN_TO_HELPER(helper_pidfd_getfd, syscall(SYS_pidfd_getfd, -1, 0, 0))
+FORBIDDEN_TO_HELPER(helper_process_vm_writev, process_vm_writev(getpid(), NULL, 0, NULL, 0, 0))
+FORBIDDEN_TO_HELPER(helper_mmap, mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+FORBIDDEN_TO_HELPER(helper_thread,
+                    syscall(SYS_clone, CLONE_THREAD | CLONE_SIGHAND | CLONE_VM, NULL, NULL, NULL, NULL))
+FORBIDDEN_TO_HELPER(helper_socket, socket(AF_UNIX, SOCK_STREAM, 0))
+FORBIDDEN_TO_HELPER(helper_connect, connect(-1, NULL, 0))
+FORBIDDEN_TO_HELPER(helper_write, write(-1, "x", 1))
+FORBIDDEN_TO_HELPER(helper_open_write, openat(AT_FDCWD, "/dev/null", O_WRONLY | O_CLOEXEC))
+FORBIDDEN_TO_HELPER(helper_create, openat(AT_FDCWD, "/dev/null", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0400))
+FORBIDDEN_TO_HELPER(helper_unlink, unlinkat(AT_FDCWD, "/", 0))
+FORBIDDEN_TO_HELPER(helper_uffd, ioctl(-1, UFFDIO_API, NULL))
+FORBIDDEN_TO_HELPER(helper_ptrace, ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+FORBIDDEN_TO_HELPER(helper_kill, kill(getpid(), 0))
+
 static void test_forbidden(void **state)
 {
         static const struct {
@@ -705,6 +830,22 @@ static void test_forbidden(void **state)
                 X(ambient, true),
                 X(setrlimit, true),
                 X(process_vm_readv, true),
+                X(helper_execve, false),
+                X(helper_fork, false),
+                X(helper_bpf, false),
+                X(helper_pidfd_getfd, false),
+                X(helper_process_vm_writev, false),
+                X(helper_mmap, true),
+                X(helper_thread, true),
+                X(helper_socket, true),
+                X(helper_connect, true),
+                X(helper_write, true),
+                X(helper_open_write, true),
+                X(helper_create, true),
+                X(helper_unlink, true),
+                X(helper_uffd, true),
+                X(helper_ptrace, true),
+                X(helper_kill, true),
 #undef X
         };
         bool failed = false;

@@ -112,16 +112,50 @@ static json_t *fake_doctor(void *context, pid_t pid)
         return rows;
 }
 
-/* Its first page is shared by two places, its second by nobody; there is no other. */
-static json_t *fake_sharers(void *context, pid_t pid, uint64_t address, uid_t viewer)
+static int fake_wait(struct fake *fake, const char *what, uint64_t address, control_done done,
+                     void *connection)
 {
-        if (address == FAKE_ADDRESS)
-                return json_pack("{s:s,s:[{s:i,s:I},{s:i,s:I}]}", "state", "merged", "sharers", "pid",
-                                 (int)pid, "address", (json_int_t)address, "pid", FAKE_PID_OTHER, "address",
-                                 (json_int_t)0x1000);
-        if (address == FAKE_ADDRESS + 4096)
-                return json_pack("{s:s,s:[]}", "state", "candidate", "sharers");
-        return json_null();
+        if (fake->busy || fake->n_waits == ARRAY_SIZE(fake->waits))
+                return -EAGAIN;
+        fake->waits[fake->n_waits].what = what;
+        fake->waits[fake->n_waits].address = address;
+        fake->waits[fake->n_waits].done = done;
+        fake->waits[fake->n_waits++].connection = connection;
+        if (fake->finish)
+                ev_timer_start(fake->loop, &fake->timer);
+        return 0;
+}
+
+/* Its first page is shared by two places, its second by nobody, its third by more than can be told, its fourth by nobody any more. */
+static int fake_sharers(void *context, pid_t pid, uint64_t address, uid_t viewer, control_done done,
+                        void *connection, json_t **ret_document)
+{
+        struct fake *fake = context;
+        int r;
+
+        switch ((address - FAKE_ADDRESS) / 4096) {
+        case 3:
+                *ret_document = json_pack("{s:s,s:[],s:b}", "state", "merged", "sharers", "complete", 1);
+                return 0;
+        case 1:
+                *ret_document = json_pack("{s:s,s:[],s:b}", "state", "candidate", "sharers", "complete", 1);
+                return 0;
+        case 0:
+        case 2:
+                fake->viewer = viewer;
+                r = fake_wait(fake, "Sharers", address, done, connection);
+                return r < 0 ? r : 1;
+        default:
+                return -ENOENT;
+        }
+}
+
+static json_t *sharers_document(uint64_t address)
+{
+        return json_pack("{s:s,s:[{s:i,s:I,s:i,s:b},{s:i,s:I,s:i,s:b}],s:b}", "state", "merged", "sharers",
+                         "pid", FAKE_PID_OWNED, "address", (json_int_t)address, "uid", FAKE_UID, "client", 1,
+                         "pid", FAKE_PID_OTHER, "address", (json_int_t)0x1000, "uid", FAKE_UID - 1, "client",
+                         0, "complete", address == FAKE_ADDRESS);
 }
 
 static int fake_scan(void *context, pid_t pid, control_done done, void *connection)
@@ -132,15 +166,7 @@ static int fake_scan(void *context, pid_t pid, control_done done, void *connecti
                 return -EBUSY;
         fake->n_scans++;
         fake->scan_pid = pid;
-        if (!done)
-                return 0;
-        if (fake->n_waits == ARRAY_SIZE(fake->waits))
-                return -EAGAIN;
-        fake->waits[fake->n_waits].done = done;
-        fake->waits[fake->n_waits++].connection = connection;
-        if (fake->finish)
-                ev_timer_start(fake->loop, &fake->timer);
-        return 0;
+        return done ? fake_wait(fake, "Scan", 0, done, connection) : 0;
 }
 
 static void fake_forget_wait(struct fake *fake, unsigned i)
@@ -149,12 +175,10 @@ static void fake_forget_wait(struct fake *fake, unsigned i)
         memmove(&fake->waits[i], &fake->waits[i + 1], (fake->n_waits - i) * sizeof(fake->waits[0]));
 }
 
-static void fake_scan_cancel(void *context, void *connection)
+static void fake_cancel(struct fake *fake, const char *what, const void *connection)
 {
-        struct fake *fake = context;
-
         for (unsigned i = 0; i < fake->n_waits; i++)
-                if (fake->waits[i].connection == connection) {
+                if (fake->waits[i].connection == connection && !strcmp(fake->waits[i].what, what)) {
                         fake_forget_wait(fake, i);
                         fake->n_cancelled++;
                         return;
@@ -162,18 +186,32 @@ static void fake_scan_cancel(void *context, void *connection)
         abort();
 }
 
-void fake_finish_scan(struct fake *fake)
+static void fake_scan_cancel(void *context, void *connection)
+{
+        fake_cancel(context, "Scan", connection);
+}
+
+static void fake_sharers_cancel(void *context, void *connection)
+{
+        fake_cancel(context, "Sharers", connection);
+}
+
+static json_t *scan_document(void)
+{
+        return json_pack("{s:i,s:i,s:i,s:i,s:f}", "pages_scanned", 262144, "pages_merged", 65536,
+                         "zero_pages", 65536, "pages_failed", 15, "seconds", 1.5);
+}
+
+void fake_finish(struct fake *fake)
 {
         control_done done = fake->waits[0].done;
         void *connection = fake->waits[0].connection;
+        uint64_t address = fake->waits[0].address;
 
         if (!fake->n_waits)
                 abort();
         fake_forget_wait(fake, 0);
-        done(connection, fake->no_memory
-                                 ? NULL
-                                 : json_pack("{s:i,s:i,s:i,s:i,s:f}", "pages_scanned", 262144, "pages_merged",
-                                             65536, "zero_pages", 65536, "pages_failed", 15, "seconds", 1.5));
+        done(connection, fake->no_memory ? NULL : address ? sharers_document(address) : scan_document());
 }
 
 static void fake_timer(struct ev_loop *loop, ev_timer *timer, int events)
@@ -181,7 +219,7 @@ static void fake_timer(struct ev_loop *loop, ev_timer *timer, int events)
         struct fake *fake = timer->data;
 
         while (fake->n_waits)
-                fake_finish_scan(fake);
+                fake_finish(fake);
 }
 
 static void fake_pause(void *context, bool paused)
@@ -226,6 +264,7 @@ const struct control_ops fake_ops = {
         .regions = fake_regions,
         .doctor = fake_doctor,
         .sharers = fake_sharers,
+        .sharers_cancel = fake_sharers_cancel,
         .scan = fake_scan,
         .scan_cancel = fake_scan_cancel,
         .pause = fake_pause,

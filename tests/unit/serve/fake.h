@@ -33,8 +33,9 @@ struct fake {
         char path[PATH_MAX];
         bool no_memory;      /* every document fails */
         bool healthy;        /* doctor finds nothing */
+        bool busy;           /* nothing can be waited for */
         bool nasty;          /* names and texts that are hostile to a terminal */
-        bool finish;         /* waiting scans end by themselves, soon */
+        bool finish;         /* what waits ends by itself, soon */
         unsigned extra_rows; /* so many more regions */
         /* what happened */
         bool paused;
@@ -42,8 +43,11 @@ struct fake {
         unsigned n_waits;
         unsigned n_cancelled;
         pid_t scan_pid;
+        uid_t viewer;   /* of the last Sharers */
         char value[64]; /* of setting "sleep_millisecs" */
         struct {
+                const char *what;
+                uint64_t address;
                 control_done done;
                 void *connection;
         } waits[FAKE_MAX_WAITS];
@@ -56,8 +60,8 @@ extern const struct control_ops fake_ops;
 int fake_init(struct fake *fake, const struct control_limits *limits) wp_check;
 void fake_deinit(struct fake *fake);
 
-/* Ends the waiting scan that began first. */
-void fake_finish_scan(struct fake *fake);
+/* Ends the waiting request that began first. */
+void fake_finish(struct fake *fake);
 
 /* The same in a child process, which ends when fake_stop() says so and tells whether it was well: 0, or its
  * wait status. */

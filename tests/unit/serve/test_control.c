@@ -330,6 +330,8 @@ static const struct request_case {
         {CALL_P("Sharers", "{\"pid\":4710,\"address\":1}"), "io.wpd.Control.NoSuchClient", "{\"pid\":4710}"},
         {CALL_P("Sharers", "{\"pid\":4711,\"address\":1}"), "io.wpd.Control.NoSuchPage",
          "{\"pid\":4711,\"address\":1}"},
+        {CALL_P("Sharers", "{\"pid\":4711,\"address\":140733193396224}"), NULL,
+         "{\"state\":\"candidate\",\"sharers\":[],\"complete\":true}"},
         {CALL_P("Scan", "{\"pid\":4713}"), "io.wpd.Control.NoSuchClient", "{\"pid\":4713}"},
         {CALL_P("Scan", "{\"wait\":1}"), VARLINK_E_INVALID_PARAMETER, "{\"parameter\":\"wait\"}"},
         {CALL_P("Scan", "{\"pid\":4710}"), "io.wpd.Control.NoSuchClient", "{\"pid\":4710}"},
@@ -651,7 +653,7 @@ static void test_wait(void **state)
         expect_nothing(fd);
         expect_nothing(other);
         assert_false(fake->paused);
-        fake_finish_scan(fake);
+        fake_finish(fake);
         turn(fake);
         expect(fake, fd, NULL,
                "{\"pages_scanned\":262144,\"pages_merged\":65536,\"zero_pages\":65536,\"pages_failed\":15,"
@@ -660,7 +662,7 @@ static void test_wait(void **state)
         expect(fake, fd, NULL, "{\"settings\":{\"use_zero_pages\":\"yes\"}}");
         expect_nothing(other);
         fake->no_memory = true;
-        fake_finish_scan(fake);
+        fake_finish(fake);
         expect(fake, other, "io.wpd.Control.Busy", NULL);
         assert_int_equal(fake->n_cancelled, 0);
         close(fd);
@@ -684,9 +686,100 @@ static void test_wait_hang_up(void **state)
         assert_int_equal(fake->n_cancelled, 1);
         assert_int_equal(fake->n_waits, 1);
         assert_false(fake->paused);
-        fake_finish_scan(fake);
+        fake_finish(fake);
         expect(fake, other, NULL, NULL);
         close(other);
+}
+
+#define SHARERS(_pid, _page) CALL_P("Sharers", "{\"pid\":" _pid ",\"address\":" _page "}")
+#define SHARED_PAGE          "140733193392128" /* FAKE_ADDRESS */
+#define MUCH_SHARED_PAGE     "140733193400320"
+
+/* Who shares a page is told when it has been found out; a scan may be waited for meanwhile, elsewhere. */
+static void test_wait_sharers(void **state)
+{
+        struct fake *fake = *state;
+        int fd, other;
+
+        if (!is_root())
+                skip();
+        fd = client_open(fake);
+        other = client_open_as(fake, FAKE_UID);
+        client_call(fake, fd, SHARERS("4711", SHARED_PAGE));
+        assert_int_equal(fake->viewer, 0);
+        client_call(fake, fd, CALL("Pause"));
+        client_call(fake, other, SHARERS("4711", MUCH_SHARED_PAGE));
+        assert_int_equal(fake->viewer, FAKE_UID);
+        assert_int_equal(fake->n_waits, 2);
+        expect_nothing(fd);
+        expect_nothing(other);
+        assert_false(fake->paused);
+        fake_finish(fake);
+        turn(fake);
+        expect(fake, fd, NULL,
+               "{\"state\":\"merged\",\"sharers\":["
+               "{\"pid\":4711,\"address\":140733193392128,\"uid\":65534,\"client\":true},"
+               "{\"pid\":4712,\"address\":4096,\"uid\":65533,\"client\":false}],"
+               "\"complete\":true}");
+        expect(fake, fd, NULL, "{}");
+        assert_true(fake->paused);
+        expect_nothing(other);
+        fake->no_memory = true;
+        fake_finish(fake);
+        expect(fake, other, "io.wpd.Control.Busy", NULL);
+        /* Nobody would read the reply. */
+        client_call(fake, fd,
+                    "{\"method\":\"io.wpd.Control.Sharers\",\"oneway\":true,"
+                    "\"parameters\":{\"pid\":4711,\"address\":" SHARED_PAGE "}}");
+        assert_int_equal(fake->n_waits, 0);
+        assert_int_equal(fake->n_cancelled, 0);
+        close(fd);
+        close(other);
+}
+
+/* Each request is taken back for what it is, when the peer hangs up and when the server ends. */
+static void test_wait_sharers_cancelled(void **state)
+{
+        struct fake *fake = *state;
+        int fds[6];
+
+        if (!is_root())
+                skip();
+        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+                fds[i] = client_open(fake);
+                client_call(fake, fds[i],
+                            i % 2 ? CALL_P("Scan", "{\"wait\":true}") : SHARERS("4711", SHARED_PAGE));
+        }
+        assert_int_equal(fake->n_waits, ARRAY_SIZE(fds));
+        for (unsigned i = 0; i < 4; i++) {
+                close(fds[i]);
+                turn(fake);
+                assert_int_equal(fake->n_cancelled, i + 1);
+        }
+        fake->control = control_free(fake->control);
+        assert_int_equal(fake->n_cancelled, ARRAY_SIZE(fds));
+        for (unsigned i = 4; i < ARRAY_SIZE(fds); i++) {
+                expect_end(fake, fds[i]);
+                close(fds[i]);
+        }
+}
+
+static void test_wait_busy(void **state)
+{
+        struct fake *fake = *state;
+        int fd;
+
+        if (!is_root())
+                skip();
+        fd = client_open(fake);
+        fake->busy = true;
+        check(fake, fd, SHARERS("4711", SHARED_PAGE), "io.wpd.Control.Busy",
+              "{\"reason\":\"who shares it cannot be found out now\"}");
+        check(fake, fd, CALL_P("Scan", "{\"wait\":true}"), "io.wpd.Control.Busy",
+              "{\"reason\":\"a scan cannot be started now\"}");
+        check(fake, fd, CALL_P("Scan", "{}"), NULL, "{}");
+        assert_int_equal(fake->n_waits, 0);
+        close(fd);
 }
 
 /* Closing the writing side alone takes the request back too, also when both come at once. */
@@ -1014,6 +1107,9 @@ int main(void)
                 TEST(test_wait_hang_up),
                 TEST(test_wait_half_closed),
                 TEST(test_wait_free),
+                TEST(test_wait_sharers),
+                TEST(test_wait_sharers_cancelled),
+                TEST(test_wait_busy),
                 TEST(test_wait_flood),
                 TEST(test_garbage),
                 TEST(test_random_garbage),

@@ -157,9 +157,13 @@ static const struct case_ {
         {"doctor 4712", 0, "Remedy: Call munlock(2) first", NULL},
         {"doctor 4713", 0, ", 4.0 KiB, 1 page: refused\n        It is not aligned.\n", NULL},
         {"doctor 4710", 1, NULL, "wpctl: doctor: process 4710 is not a client of wpd\n"},
-        {"sharers 4711 0x7fff00001000", 0, "4711  0x7fff00001000\n", NULL},
-        {"sharers 4711 7FFF00001000", 0, "4712          0x1000\n", NULL},
+        {"sharers 4711 0x7fff00001000", 0, "PID         ADDRESS  WHO\n4711  0x7fff00001000  client\n", NULL},
+        {"sharers 4711 7FFF00001000", 0, "4712          0x1000  child\n", NULL},
+        {"sharers 4711 0x7fff00003000", 0, "child\n\nThere may be more, who could not all be looked at.\n",
+         NULL},
         {"sharers 4711 0x7fff00002000", 0, "shared with nobody: it is candidate", NULL},
+        {"sharers 4711 0x7fff00004000", 0, "shared with nobody any more: it was written or discarded.\n",
+         NULL},
         {"sharers 4711 0x0", 1, NULL, "wpctl: sharers: process 4711 has registered nothing there\n"},
         {"sharers 4710 0x0", 1, NULL, "wpctl: sharers: process 4710 is not a client of wpd\n"},
         {"sharers 4711", 2, NULL, "usage: wpctl"},
@@ -207,7 +211,7 @@ static void check(const char *args, const char *socket, int status, const char *
 
 static void test_cases(void **state)
 {
-        struct server server = server_start(&(struct fake){});
+        struct server server = server_start(&(struct fake){.finish = true});
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
                 check(cases[i].args, server.path, cases[i].status, cases[i].out, cases[i].err);
