@@ -76,7 +76,7 @@ static int take_plain(const struct passage *passage, uintptr_t start, size_t len
 
 /*
  * A mapping of the pool from hold to lazy or the other way; nothing of it is protected afterwards. EINVAL: it is not in the one,
- * but in the other already, by an earlier attempt or registration.
+ * but in the other already, by an earlier attempt or registration; before Linux 6.17 it leaves that, and comes back.
  */
 static int exchange(int from, int to, uintptr_t start, size_t length)
 {
@@ -118,6 +118,8 @@ static void take_place(struct wp_client *client, struct shield_hot *hot, unsigne
         int watch = context(client, CONTEXT_WATCH);
 
         hot->placed =
+                uffd_register(watch, hot->address, PAGE_BYTES, UFFDIO_REGISTER_MODE_WP) >=
+                        0 && /* it is in watch */
                 uffd_unregister(watch, hot->address, PAGE_BYTES) >= 0 &&
                 uffd_register(crowd(client, place), hot->address, PAGE_BYTES, UFFDIO_REGISTER_MODE_WP) >= 0;
         hot->used = hot->placed;

@@ -51,7 +51,11 @@ void *client_map(size_t bytes)
 {
         void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-        return memory == MAP_FAILED ? NULL : memory;
+        if (memory == MAP_FAILED)
+                return NULL;
+        /* Tables are larger than what is used of them. EINVAL: a kernel without huge pages. */
+        (void)!madvise(memory, bytes, MADV_NOHUGEPAGE);
+        return memory;
 }
 
 void client_unmap(void *memory, size_t bytes)

@@ -4,6 +4,7 @@
 
 #include "serve/status.h"
 
+#include "dedup/backing.h"
 #include "util/clock.h"
 #include "wp.h"
 
@@ -270,25 +271,40 @@ static void find_page(void *context, struct member *member)
                 search->member = member;
 }
 
+/* Where the canonical page of a page that shares lies: in the pool, or in another file. */
+static bool find_canonical(const struct page_search *search, enum page_state state, struct rmap_query *query)
+{
+        uint32_t key = region_key(search->region, search->page);
+        const struct backing *backing;
+
+        if (state == PAGE_MERGED) {
+                query->dev = search->member->domain->pool_dev;
+                query->inode = search->member->domain->pool_inode;
+                query->offset = (uint64_t)key << PAGE_SHIFT;
+                return true;
+        }
+        if (state != PAGE_ALIASED)
+                return false;
+        backing = search->member->files[key >> ALIAS_SHIFT].backing;
+        query->dev = backing->dev;
+        query->inode = backing->inode;
+        query->offset = (uint64_t)(key & (ALIAS_MAX_PAGES - 1)) << PAGE_SHIFT;
+        return true;
+}
+
 int status_find_page(const struct status_source *source, pid_t pid, uint64_t address, uid_t viewer,
                      enum page_state *ret_state, struct rmap_query *ret_query)
 {
         struct page_search search = {.pid = pid, .address = address};
-        const struct domain *domain;
+        struct rmap_query query = {.uid = viewer ? viewer : RMAP_ANYBODY};
 
         merger_each_member(source->merger, find_page, &search);
         if (!search.member)
                 return -ENOENT;
         *ret_state = region_state(search.region, search.page);
-        if (*ret_state != PAGE_MERGED)
+        if (!find_canonical(&search, *ret_state, &query))
                 return 0;
-        domain = search.member->domain;
-        *ret_query = (struct rmap_query){
-                .dev = domain->pool_dev,
-                .inode = domain->pool_inode,
-                .offset = (uint64_t)region_key(search.region, search.page) << PAGE_SHIFT,
-                .uid = viewer ? viewer : RMAP_ANYBODY,
-        };
+        *ret_query = query;
         return 1;
 }
 

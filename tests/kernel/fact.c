@@ -329,13 +329,16 @@ size_t fact_copied(int pagemap, const char *pages, size_t n_pages)
         return count_listed(pagemap_survey_copied, pagemap, pages, n_pages);
 }
 
+#define ENTRY_SOFT_DIRTY (UINT64_C(1) << 55)
+
 uint64_t fact_entry(int pagemap, const char *page)
 {
         uint64_t entry;
         off_t offset = (off_t)((uintptr_t)page / PAGE_BYTES * sizeof(entry));
 
         FACT_CHECK(pread(pagemap, &entry, sizeof(entry), offset) == sizeof(entry), "%m");
-        return entry;
+        /* Some kernels have it set for whatever is in a new mapping, also where nothing is. */
+        return entry & ~ENTRY_SOFT_DIRTY;
 }
 
 void fact_wait_message(int context)

@@ -99,7 +99,7 @@ size_t fact_populated(int pagemap, const char *pages, size_t n_pages, uint64_t c
 size_t fact_written(int pagemap, const char *pages, size_t n_pages);
 /* How many of the pages pagemap_survey_copied() lists. */
 size_t fact_copied(int pagemap, const char *pages, size_t n_pages);
-/* The page's entry in the pagemap: not 0 when it is populated, and when there is a marker in its place. */
+/* The page's entry in the pagemap, but for the soft-dirty bit: not 0 when it is populated, and when there is a marker in its place. */
 uint64_t fact_entry(int pagemap, const char *page);
 
 /* Waits until the context has a message, without reading it. */

@@ -6,7 +6,8 @@
  * Fact: mremap(2) with MREMAP_DONTUNMAP and MREMAP_FIXED makes a second mapping of the same file, private or shared, and leaves
  * the first in place, which reads as before. A mapping of something else takes its place with mremap(MREMAP_FIXED); the
  * same call that doubled it puts the file's back. Neighbours become one mapping again. A private copy of a page
- * moves along with the page tables, and the first mapping reads the file's page then.
+ * moves along with the page tables, and the first mapping reads the file's page then. (One mapping at a time: a range of several
+ * can be moved since Linux 6.17 only.)
  *
  * Source: mm/mremap.c, move_vma() and dontunmap_complete().
  *
@@ -29,6 +30,13 @@
 #define N_MOVED 16
 
 static char path[] = "/tmp/wpd-fact-XXXXXX";
+static const char *step;
+
+static void enter(const char *name)
+{
+        step = name;
+        fact_step(name);
+}
 
 static void make_file(void)
 {
@@ -57,11 +65,12 @@ static unsigned count_mappings(const char *start, size_t length)
         return n;
 }
 
-static void move(char *from, char *to, int flags)
+static void move(char *from, char *to, size_t n_pages, int flags)
 {
-        size_t bytes = N_MOVED * PAGE_BYTES;
+        size_t bytes = n_pages * PAGE_BYTES;
 
-        FACT_CHECK(mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | flags, to) == to, "%m");
+        FACT_CHECK(mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | flags, to) == to,
+                   "%m, after \"%s\"", step);
 }
 
 static char *map_path(int kind)
@@ -79,18 +88,18 @@ static void check_kind(int kind)
         char *pages = map_path(kind), *shadow = fact_map(N_PAGES), *other = fact_map(N_MOVED);
 
         FACT_CHECK(fact_filled(pages, N_PAGES, 1), "the file does not read as it was written");
-        fact_step("doubling");
-        move(pages + FIRST * PAGE_BYTES, shadow + FIRST * PAGE_BYTES, MREMAP_DONTUNMAP);
+        enter("doubling");
+        move(pages + FIRST * PAGE_BYTES, shadow + FIRST * PAGE_BYTES, N_MOVED, MREMAP_DONTUNMAP);
         FACT_CHECK(fact_filled(pages, N_PAGES, 1), "the first mapping reads otherwise");
         FACT_CHECK(!memcmp(pages + FIRST * PAGE_BYTES, shadow + FIRST * PAGE_BYTES, N_MOVED * PAGE_BYTES),
                    "the second mapping reads otherwise");
-        fact_step("replacing");
-        move(other, pages + FIRST * PAGE_BYTES, 0);
+        enter("replacing");
+        move(other, pages + FIRST * PAGE_BYTES, N_MOVED, 0);
         FACT_CHECK(fact_zero(pages + FIRST * PAGE_BYTES, N_MOVED), "it was not replaced");
         FACT_CHECK(count_mappings(pages, N_PAGES * PAGE_BYTES) == 2, "%u mappings of the file are left",
                    count_mappings(pages, N_PAGES * PAGE_BYTES));
-        fact_step("putting back");
-        move(shadow + FIRST * PAGE_BYTES, pages + FIRST * PAGE_BYTES, MREMAP_DONTUNMAP);
+        enter("putting back");
+        move(shadow + FIRST * PAGE_BYTES, pages + FIRST * PAGE_BYTES, N_MOVED, MREMAP_DONTUNMAP);
         FACT_CHECK(fact_filled(pages, N_PAGES, 1), "it does not read as before");
         FACT_CHECK(count_mappings(pages, N_PAGES * PAGE_BYTES) == 1, "%u mappings in the place of one",
                    count_mappings(pages, N_PAGES * PAGE_BYTES));
@@ -104,11 +113,11 @@ static void check_copied(void)
              *copied = pages + FIRST * PAGE_BYTES;
         char before = *copied;
 
-        fact_step("with a private copy");
+        enter("with a private copy");
         FACT_OK(error_from(mprotect(copied, PAGE_BYTES, PROT_READ | PROT_WRITE)));
         *copied = (char)(before + 1);
         FACT_OK(error_from(mprotect(copied, PAGE_BYTES, PROT_READ)));
-        move(copied, shadow + FIRST * PAGE_BYTES, MREMAP_DONTUNMAP);
+        move(copied, shadow + FIRST * PAGE_BYTES, 1, MREMAP_DONTUNMAP);
         FACT_CHECK(shadow[FIRST * PAGE_BYTES] == (char)(before + 1) && *copied == before,
                    "the copy is not where the page tables went");
         munmap(pages, N_PAGES * PAGE_BYTES);

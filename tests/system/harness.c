@@ -21,6 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernel/numa.h"
+
 #define SKIPPED       77
 #define GUARD_SECONDS 120 /* a test that takes longer hangs */
 #define WAIT_NS       5000000
@@ -357,6 +359,18 @@ static bool wanted(const struct harness_test *test, int n_names, char **names)
         return !n_names;
 }
 
+/*
+ * On a machine with several NUMA nodes, programs whose memory lies on different ones would not be merged: all that a test starts
+ * takes its memory from the first node, unless it says otherwise (test_numa.c).
+ */
+static void stay_on_first_node(void)
+{
+        char list[64];
+
+        if (numa_list(list, sizeof(list)) >= 0)
+                (void)!numa_prefer((int)strtol(list, NULL, 10));
+}
+
 bool harness_setup(int argc, char **argv, int *ret_status)
 {
         if (argc < 3) {
@@ -367,6 +381,7 @@ bool harness_setup(int argc, char **argv, int *ret_status)
         wpd_path = argv[1];
         wpctl_path = argv[2];
         setvbuf(stdout, NULL, _IOLBF, 0);
+        stay_on_first_node();
         if (getuid() != 0) {
                 puts("SKIP: needs root");
                 *ret_status = SKIPPED;

@@ -33,7 +33,9 @@
 static const char configuration[] = "[scan]\n"
                                     "sleep_millisecs = 10\n"
                                     "sleep_max_millisecs = 50\n"
-                                    "max_cpu_percent = 100\n";
+                                    "max_cpu_percent = 100\n"
+                                    "[merge]\n"
+                                    "merge_across_nodes = yes\n";
 
 static const char injected_prefix[] = "inject: ";
 
