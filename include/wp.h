@@ -36,6 +36,8 @@ struct wp_region; /* one registered range of memory */
 #define WP_MERGE  (UINT64_C(1) << 0) /* identical pages may be merged */
 #define WP_NOTIFY (UINT64_C(1) << 1) /* each first write to a merged page is an event, at once */
 #define WP_LAZY   (UINT64_C(1) << 2) /* each write is one once a scan finds it; not with WP_NOTIFY */
+#define WP_EXEC                                                                                              \
+        (UINT64_C(1) << 3) /* executable mappings of files, too: debuggers then see them under other names */
 
 /* wp_protect(): one of the first two, and of the last with WP_HOLD */
 #define WP_WATCH                   (UINT64_C(1) << 0) /* a writer goes on as soon as his event is queued */
@@ -100,8 +102,9 @@ struct wp_client *wp_disconnect(struct wp_client *client);
 
 /*
  * Registers [addr, addr+length): readable and writable memory, with WP_MERGE private and anonymous, without also that
- * of a memfd or a tmpfs, private or shared. flags: WP_MERGE, WP_NOTIFY, WP_LAZY. With WP_NOTIFY a first write to a
- * merged page waits for a thread of the library; otherwise for nobody.
+ * of a memfd or a tmpfs, private or shared. With WP_MERGE alone, or with WP_EXEC, also one mapping of a file of a local file system
+ * that is not both shared and writable; one that is writable is merged by wp_merge() only. flags: WP_MERGE, WP_NOTIFY,
+ * WP_LAZY, WP_EXEC. With WP_NOTIFY a first write to a merged page waits for a thread of the library; otherwise for nobody.
  * The region belongs to the client and lives until wp_unregister() or wp_disconnect(), whatever the daemon does.
  */
 int wp_register(struct wp_client *client, void *addr, size_t length, uint64_t flags,

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * File runs: read-only mappings of files that come to map canonical pages, and go back to their file
+ * File runs: mappings of files that come to map canonical pages, and go back to their file
  *
  * Theory of operation
  *
- * The content of such a page is the file's, and the daemon has seen to it that the file does not change (it holds a lease).
+ * The content of such a page is the file's, unless the program has a copy of its own, and the daemon has seen to it that the file
+ * does not change (it holds a lease). Where the mapping is writable the program has promised not to write just now.
  * So nothing has to be frozen while a run is compared: a mapping of the pool with the same content takes the place of the
  * file's, in one mremap(2). What has to be possible at any moment is the way back, exactly: the same file, of
  * which this process may have no descriptor any more, at the same place, with the same flags. So before a run is replaced its
@@ -132,6 +133,13 @@ void filerun_forget(struct wp_region *region)
         region->merged = NULL;
 }
 
+/* What the mapping was when it was registered. */
+static int protection_of(const struct wp_region *region)
+{
+        return PROT_READ | (region->kept.flags & WIRE_KEPT_WRITABLE ? PROT_WRITE : 0) |
+               (region->kept.flags & WIRE_KEPT_EXECUTABLE ? PROT_EXEC : 0);
+}
+
 static size_t region_page(const struct file_run *run, unsigned page)
 {
         return (run->address - run->region->start) / PAGE_BYTES + page;
@@ -146,8 +154,8 @@ static int check_mapping(const struct file_run *run)
 
         if (r < 0)
                 return r == -ENOTTY ? 0 : r;
-        if (!mapping.inode || mapping.protection != PROT_READ || mapping.shared != shared ||
-            mapping.end < page_address(run, run->n_pages))
+        if (!mapping.inode || (int)mapping.protection != protection_of(run->region) ||
+            mapping.shared != shared || mapping.end < page_address(run, run->n_pages))
                 return -EBUSY;
         return 0;
 }
@@ -157,7 +165,7 @@ static int map_source(struct file_run *run, int fd, uint64_t offset)
 {
         int kind = run->region->kept.flags & WIRE_KEPT_SHARED ? MAP_SHARED : MAP_PRIVATE;
         size_t bytes = run->n_pages * PAGE_BYTES;
-        void *source = mmap(NULL, bytes, PROT_READ, kind, fd, (off_t)offset);
+        void *source = mmap(NULL, bytes, protection_of(run->region), kind, fd, (off_t)offset);
         int r;
 
         if (source == MAP_FAILED)
@@ -281,7 +289,7 @@ static void put_back(struct file_run *run, unsigned page, unsigned end, int prot
         size_t bytes = (end - page) * PAGE_BYTES;
         char *shadow = shadow_page(run, page);
 
-        if ((protection != PROT_READ && mprotect(shadow, bytes, protection) < 0) ||
+        if (mprotect(shadow, bytes, protection) < 0 ||
             !remap(shadow, (void *)page_address(run, page), bytes, MREMAP_DONTUNMAP)) {
                 for (unsigned i = page; end - page > 1 && i < end; i++)
                         put_back(run, i, i + 1, protection);
@@ -313,7 +321,8 @@ static void graft(struct file_run *run, unsigned page, int protection)
 static void restore_part(struct file_run *run, unsigned page, unsigned end, bool copied)
 {
         while (page < end) {
-                struct mapping mapping = {.end = page_address(run, end), .protection = PROT_READ};
+                struct mapping mapping = {.end = page_address(run, end),
+                                          .protection = (uint32_t)protection_of(run->region)};
                 unsigned stop = end;
                 int r = mapping_query(run->client->maps_fd, page_address(run, page), &mapping);
 

@@ -105,7 +105,7 @@ wp_export int wp_register(struct wp_client *client, void *addr, size_t length, u
                 return client_fail(-EINVAL, "address and length must be whole pages, and not empty");
         if ((uintptr_t)addr + length < (uintptr_t)addr)
                 return client_fail(-EINVAL, "the range wraps around the end of the address space");
-        if (flags & ~(WP_MERGE | WP_NOTIFY | WP_LAZY))
+        if (flags & ~(WP_MERGE | WP_NOTIFY | WP_LAZY | WP_EXEC))
                 return client_fail(-EINVAL, "unknown flags");
         if ((flags & WP_NOTIFY) && (flags & WP_LAZY))
                 return client_fail(-EINVAL, "WP_NOTIFY and WP_LAZY contradict each other");

@@ -112,7 +112,7 @@ struct wire_register {
         struct wire_header header;
         uint64_t address; /* bytes */
         uint64_t length;  /* bytes */
-        uint64_t flags;   /* WP_MERGE, WP_NOTIFY, WP_LAZY; WIRE_REGISTER_POLICY */
+        uint64_t flags;   /* WP_MERGE, WP_NOTIFY, WP_LAZY, WP_EXEC; WIRE_REGISTER_POLICY */
 };
 
 /* UNREGISTER and STAT (offset and length 0), EXCLUDE, INCLUDE, PROTECT, RELEASE, MERGE, UNMERGE */
@@ -143,7 +143,9 @@ enum wire_registered {
 #define WIRE_KEPT_NORESERVE  (UINT64_C(1) << 0)
 #define WIRE_KEPT_HUGEPAGE   (UINT64_C(1) << 1)
 #define WIRE_KEPT_NOHUGEPAGE (UINT64_C(1) << 2)
-#define WIRE_KEPT_SHARED     (UINT64_C(1) << 3) /* a shared mapping, of a file */
+#define WIRE_KEPT_SHARED     (UINT64_C(1) << 3) /* of a mapping of a file: shared, */
+#define WIRE_KEPT_WRITABLE   (UINT64_C(1) << 4) /* writable, */
+#define WIRE_KEPT_EXECUTABLE (UINT64_C(1) << 5) /* executable */
 
 enum wire_stat {
         WIRE_STAT_PAGES,

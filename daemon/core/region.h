@@ -67,12 +67,13 @@ struct region {
         /* For the user of core: what memory that takes the place of merged memory must have. */
         uint32_t kept;
         char kept_name[REGION_NAME_BYTES];
-        /* For the user of core: the file of which the region is a read-only mapping, or NULL. */
+        /* For the user of core: the file of which the region is a mapping, or NULL. */
         struct backing *backing;
         struct list sibling;
         uint32_t backing_page;   /* with which it begins */
         uint32_t backing_number; /* that its owner knows it by, and 1; 0: there is none */
         bool shared;             /* MAP_SHARED */
+        uint32_t protection;     /* PROT_* */
         uint32_t round;          /* of the scan; low bits decide whose patience is over */
         bool closing;            /* being unregistered or changed: nothing new is planned */
         struct chunk **chunks;

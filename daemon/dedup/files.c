@@ -5,6 +5,7 @@
 #include "dedup/merger-private.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 
 #include "dedup/backing.h"
 #include "kernel/lease.h"
@@ -105,9 +106,10 @@ int files_join(struct merger *merger, struct backing *backing, struct region *re
         return 0;
 }
 
-static bool may_alias(const struct region *region, const struct region *other)
+bool files_may_alias(const struct region *region, const struct region *other)
 {
         return region->backing && other->backing && region->backing != other->backing &&
+               !(region->protection & PROT_WRITE) && /* an alias cannot be held when it goes back */
                other->backing->state == BACKING_LEASED &&
                backing_readable(other->backing, member_of(region)->space.uid);
 }
@@ -118,7 +120,7 @@ int files_alias(struct merger *merger, struct region *region, const struct regio
         uint32_t number, file_page;
         int r;
 
-        if (!may_alias(region, other) || !backing_page(other, other_page, &file_page) ||
+        if (!files_may_alias(region, other) || !backing_page(other, other_page, &file_page) ||
             file_page >= ALIAS_MAX_PAGES)
                 return -EOPNOTSUPP;
         r = take_number(merger, member_of(region), other->backing, &number);
@@ -171,9 +173,15 @@ void files_hang_up(struct member *member)
 
 /* ------------------------------------------------------------------ rounds */
 
+bool files_promotable(const struct region *region)
+{
+        return !(region->protection & (PROT_WRITE | PROT_EXEC));
+}
+
+/* What is writable is looked at when its owner asks for it, and no other time. */
 bool files_scannable(const struct region *region)
 {
-        return region->backing->state == BACKING_LEASED &&
+        return !(region->protection & PROT_WRITE) && region->backing->state == BACKING_LEASED &&
                region->count[PAGE_EMPTY] + region->count[PAGE_TRACKED] + region->count[PAGE_VOLATILE] > 0;
 }
 
@@ -182,6 +190,11 @@ static bool readable(struct region *region, uint32_t page, bool at_once)
 {
         enum page_state state = region_state(region, page);
 
+        /* Nobody else makes it share, so it is looked whether somebody has come meanwhile. */
+        if (state == PAGE_CANDIDATE && at_once && region->protection & PROT_WRITE) {
+                region_set_state(region, page, PAGE_TRACKED, 0);
+                return true;
+        }
         if (state != PAGE_EMPTY && state != PAGE_TRACKED && state != PAGE_VOLATILE)
                 return false;
         if (region_make_chunk(region, page) < 0)

@@ -12,6 +12,8 @@
 
 #include "dedup/merger-private.h"
 
+#include <sys/mman.h>
+
 #include "dedup/backing.h"
 #include "dedup/fingerprint.h"
 #include "libwp/wire.h"
@@ -55,8 +57,11 @@ static bool same_file_page(const struct domain *domain, const struct region *reg
                backing_same(region, match->page, domain_region(domain, match->with.region), match->with.page);
 }
 
-/* A page of a file that others are aliases of cannot go: whoever cannot be one, too, begins with a slot of his own. */
-static bool has_aliases(const struct domain *domain, const struct match *match)
+/*
+ * A page of a file that others are aliases of cannot go, and some cannot be replaced just now: who matches such a page and cannot be
+ * an alias of it begins with a slot of his own.
+ */
+static bool must_stay(const struct domain *domain, const struct match *match)
 {
         const struct region *other;
         uint32_t file_page;
@@ -64,8 +69,9 @@ static bool has_aliases(const struct domain *domain, const struct match *match)
         if (match->kind != MATCH_PAGE)
                 return false;
         other = domain_region(domain, match->with.region);
-        return other->backing && backing_page(other, match->with.page, &file_page) &&
-               other->backing->users[file_page];
+        return other->backing &&
+               (!files_promotable(other) ||
+                (backing_page(other, match->with.page, &file_page) && other->backing->users[file_page]));
 }
 
 static void match_one(struct merger *merger, struct domain *domain, struct region *region,
@@ -97,7 +103,8 @@ static void match_one(struct merger *merger, struct domain *domain, struct regio
         } else if (same_file_page(domain, region, match)) {
                 match->kind = MATCH_NONE;
                 become_candidate(domain, region, match->page, match->fingerprint, false);
-        } else if (!region->backing && has_aliases(domain, match)) {
+        } else if (must_stay(domain, match) &&
+                   !files_may_alias(region, domain_region(domain, match->with.region))) {
                 match->kind = MATCH_REPLICA;
         }
 }
@@ -276,7 +283,8 @@ static int find_slot(struct merger *merger, struct domain *domain, struct region
         struct page_ref ref = match->with;
         const struct slot *slot;
 
-        if (match->kind == MATCH_PAGE && same_content(domain, ref, fingerprint_key(match->fingerprint)))
+        if (match->kind == MATCH_PAGE && same_content(domain, ref, fingerprint_key(match->fingerprint)) &&
+            files_promotable(domain_region(domain, ref.region)))
                 return promote(merger, domain, open, i, ret_slot);
         /* A slot; or what became one earlier in this batch; or a candidate that changed. */
         if (match->kind != MATCH_SLOT &&
@@ -316,6 +324,11 @@ static void plan_merge(struct merger *merger, struct domain *domain, struct regi
 
         if (plan_alias(merger, domain, region, open, i))
                 return;
+        if (region->protection & PROT_EXEC) {
+                if (region_state(region, page) == PAGE_TRACKED)
+                        become_candidate(domain, region, page, merger->round.matches[i].fingerprint, false);
+                return;
+        }
         r = find_slot(merger, domain, region, open, i, &slot);
 
         /* Promoting another page of this region may have planned this one. */
@@ -364,6 +377,7 @@ static void plan_sibling(struct merger *merger, struct domain *domain, struct re
                 uint32_t page;
 
                 if (promotion->region->backing != region->backing || promotion->region == region ||
+                    !files_promotable(region) ||
                     !backing_region_page(region, promotion->region->backing_page + promotion->page, &page) ||
                     !same_content(domain, (struct page_ref){region->id, page}, promotion->key))
                         continue;

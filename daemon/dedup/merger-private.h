@@ -187,6 +187,11 @@ void files_sweep(struct merger *merger, uint64_t now_ns);
 void files_hang_up(struct member *member);
 void files_leave(struct merger *merger, struct region *region);
 bool files_scannable(const struct region *region);
+/*
+ * Whether pages of the region can come to share at any moment: not if the program may write to them just then, which nothing
+ * prevents, nor if they are executable, as those of the pool are not.
+ */
+bool files_promotable(const struct region *region);
 /* What of pages [first, end) is to be read now. */
 int files_digest(struct region *region, uint32_t first, uint32_t end, bool at_once,
                  struct range_list *read) wp_check;
@@ -195,6 +200,7 @@ uint64_t files_read_offset(const struct region *region, uint32_t page); /* bytes
  * Makes a page of a region the alias of a page of another file's region, as far as planning goes: the key that stands for that.
  * -EOPNOTSUPP: these two cannot be; -ENOSPC: the client has descriptors of too many files. files_unalias(): it is none.
  */
+bool files_may_alias(const struct region *region, const struct region *other);
 int files_alias(struct merger *merger, struct region *region, const struct region *other, uint32_t other_page,
                 uint32_t *ret_key) wp_check;
 void files_unalias(struct member *member, uint32_t key);

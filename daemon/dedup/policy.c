@@ -115,14 +115,19 @@ static enum reason advice_reason(const struct vma *vma, bool taken)
 
 bool policy_is_file(const struct vma *vma)
 {
-        return vma->inode && !(vma->protection & PROT_WRITE) && special_reason(vma) == REASON_NONE;
+        return vma->inode && !(vma->shared && vma->protection & PROT_WRITE) &&
+               special_reason(vma) == REASON_NONE;
 }
 
-enum reason policy_vma_file(const struct vma *vma)
+enum reason policy_vma_file(const struct vma *vma, bool wanted)
 {
-        if (vma->protection & PROT_EXEC)
+        static const char memfd[] = "/memfd:"; /* which no process has mounted */
+
+        if (!strncmp(vma->name, memfd, strlen(memfd)))
+                return REASON_STORAGE;
+        if (vma->protection & PROT_EXEC && !wanted)
                 return REASON_EXECUTABLE;
-        if (vma->protection != PROT_READ)
+        if (!(vma->protection & PROT_READ) || (vma->protection & PROT_WRITE && vma->protection & PROT_EXEC))
                 return REASON_PROTECTION;
         return advice_reason(vma, vma->flags & (VMA_UFFD_MISSING | VMA_UFFD_MINOR | VMA_UFFD_WP));
 }

@@ -16,8 +16,10 @@
         X(NONE, "none", "takes part", "")                                                                    \
         X(UNMAPPED, "unmapped", "nothing is mapped there", "register memory after mapping it")               \
         X(SHARED, "shared", "a shared mapping", "use MAP_PRIVATE memory")                                    \
-        X(FILE, "file", "a writable mapping of a file", "map it read-only, or use anonymous memory")         \
-        X(EXECUTABLE, "executable", "an executable mapping of a file", "leave it out")                       \
+        X(FILE, "file", "a mapping of a file, and such are not merged here",                                 \
+          "set merge_files, or use anonymous memory")                                                        \
+        X(EXECUTABLE, "executable", "an executable mapping of a file",                                       \
+          "register it with WP_EXEC, or leave it out")                                                       \
         X(STORAGE, "storage", "pages of a memfd or tmpfs file, which are the file itself",                   \
           "merging them would save nothing: leave it out")                                                   \
         X(FILE_SYSTEM, "file_system", "its file system does not promise to keep a file as it is",            \
@@ -68,12 +70,12 @@ const char *reason_text(enum reason reason);
 const char *reason_remedy(enum reason reason);
 
 /*
- * Whether it is a mapping of a file that nobody can write through as it is, which is merged in a way of its own
- * (dedup/backing.h); whether it can be, as far as smaps tells; and whether files of this type of file system keep to their
- * leases, and are opened without waiting for anybody.
+ * Whether it is a mapping of a file through which the file cannot be written as it is, which is merged in a way of its own
+ * (dedup/backing.h); whether it can be, as far as smaps tells - executable ones where that is `wanted` -; and whether files of this
+ * type of file system keep to their leases, and are opened without waiting for anybody.
  */
 bool policy_is_file(const struct vma *vma);
-enum reason policy_vma_file(const struct vma *vma);
+enum reason policy_vma_file(const struct vma *vma, bool wanted);
 enum reason policy_file_system(const char *type);
 
 /* Whether it is a private mapping of that pool. */

@@ -264,6 +264,7 @@ static int install(struct merger *merger, struct inspection *inspection, struct 
                 return r;
         }
         region->shared = backing && first->shared;
+        region->protection = backing ? first->protection : 0;
         member->space.vma_budget = policy_vma_budget(merger->settings.max_map_count, inspection->n_mappings);
         *ret_region = region;
         return 0;
@@ -319,14 +320,18 @@ static bool is_file(const struct inspection *inspection)
         const struct domain *domain = inspection->member->domain;
 
         return inspection->flags & WP_MERGE && inspection->n_vmas && policy_is_file(&inspection->vmas[0]) &&
-               !policy_is_pool(&inspection->vmas[0], domain->pool_dev, domain->pool_inode);
+               policy_vma(&inspection->vmas[0], domain->pool_dev, domain->pool_inode,
+                          inspection->member->resumed) != REASON_REMNANT;
 }
 
 static enum reason judge_file(const struct merger *merger, const struct inspection *inspection)
 {
         const struct vma *vma = &inspection->vmas[0];
-        enum reason reason = merger->settings.files ? policy_vma_file(vma) : REASON_FILE;
+        enum reason reason = policy_vma_file(vma, inspection->flags & WP_EXEC);
 
+        /* Of no file system that the process has mounted, say the pool of another daemon. */
+        if (!merger->settings.files || (reason == REASON_NONE && !merger->work.fs_type[0]))
+                reason = REASON_FILE;
         if (reason != REASON_NONE)
                 return reason;
         if (vma->start > inspection->start)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -391,7 +392,9 @@ static uint64_t kept_of(const struct region *region)
         return (region->kept & VMA_NORESERVE ? WIRE_KEPT_NORESERVE : 0) |
                (region->kept & VMA_HUGEPAGE ? WIRE_KEPT_HUGEPAGE : 0) |
                (region->kept & VMA_NOHUGEPAGE ? WIRE_KEPT_NOHUGEPAGE : 0) |
-               (region->shared ? WIRE_KEPT_SHARED : 0);
+               (region->shared ? WIRE_KEPT_SHARED : 0) |
+               (region->protection & PROT_WRITE ? WIRE_KEPT_WRITABLE : 0) |
+               (region->protection & PROT_EXEC ? WIRE_KEPT_EXECUTABLE : 0);
 }
 
 static int send_registered(struct session *session, uint64_t serial, const struct region *region)
@@ -696,7 +699,7 @@ static const char *register_refused(const struct wire_register *message)
         if (message->address + message->length < message->address ||
             message->address + message->length > UINT64_C(1) << 47)
                 return "the range leaves the address space";
-        if (message->flags & ~(WP_MERGE | WP_NOTIFY | WP_LAZY | WIRE_REGISTER_POLICY))
+        if (message->flags & ~(WP_MERGE | WP_NOTIFY | WP_LAZY | WP_EXEC | WIRE_REGISTER_POLICY))
                 return "unknown flags";
         if ((message->flags & WP_NOTIFY) && (message->flags & WP_LAZY))
                 return "WP_NOTIFY and WP_LAZY contradict each other";

@@ -358,6 +358,78 @@ static void unwritable(uid_t uid)
         end(&scene);
 }
 
+/* a: area, b: file, c: further protection. Maps all of it, private, and reads it. */
+static long map_file_so(struct program *program, long a, long b, long c)
+{
+        struct area *area = &program->areas[a];
+
+        CHECK_OK(map_file(program, a, b, MAP_PRIVATE));
+        CHECK(!mprotect(area->memory, N_PAGES * PAGE_BYTES, PROT_READ | (int)c), "%m");
+        return 0;
+}
+
+/* a: area. How many pages were merged. */
+static long merge_now(struct program *program, long a, long b, long c)
+{
+        struct wp_merge_stat stat;
+        int r = wp_merge(program->areas[a].region, 0, N_PAGES * PAGE_BYTES, &stat);
+
+        return r < 0 ? r : (long)stat.pages_merged;
+}
+
+/* What is writable is merged when its owner says so, and otherwise left alone. */
+static void on_request(uid_t uid)
+{
+        struct scene scene;
+
+        begin(&scene, uid);
+        for (long i = 0; i < 2; i++)
+                add(&scene, uid, map_file_so, i, PROT_WRITE);
+        service_scan(&scene.service);
+        check_shared(&scene, 0, 0);
+        CHECK(client_do(&scene.clients[0], merge_now, 0, 0, 0) == 0, "merged with nobody");
+        CHECK(client_do(&scene.clients[1], merge_now, 0, 0, 0) == N_PAGES, "not merged");
+        CHECK(client_do(&scene.clients[0], merge_now, 0, 0, 0) == N_PAGES, "not merged");
+        check_shared(&scene, N_PAGES, N_PAGES);
+        for (long i = 0; i < 2; i++)
+                CHECK_OK(client_do(&scene.clients[i], scribble, 0, 100 * (i + 1), 50));
+        verify(&scene);
+        add(&scene, uid, map_file, 2, MAP_PRIVATE);
+        check_shared(&scene, N_PAGES, 2 * N_PAGES);
+        end(&scene);
+}
+
+/* Executable mappings, where that is wanted: never by the pool, from which nothing can be executed. */
+static long register_executable(struct program *program, long a, long b, long c)
+{
+        struct area *area = &program->areas[a];
+
+        return wp_register(program->wp, area->memory, N_PAGES * PAGE_BYTES, WP_MERGE | WP_EXEC,
+                           &area->region);
+}
+
+static void executables(uid_t uid)
+{
+        struct scene scene;
+
+        begin(&scene, uid);
+        for (long i = 0; i < 2; i++) {
+                client_start(&scene.clients[i], uid);
+                client_name(&scene.clients[i], scene.n_clients++);
+                CHECK_OK(client_do(&scene.clients[i], map_file_so, 0, i, PROT_EXEC));
+                CHECK_OK(
+                        client_do(&scene.clients[i], program_connect, (long)scene.service.client_path, 0, 0));
+                CHECK_OK(client_do(&scene.clients[i], register_executable, 0, 0, 0));
+        }
+        check_shared(&scene, N_PAGES, N_PAGES);
+        CHECK(file_pages(&scene.clients[0], 0) == N_PAGES || file_pages(&scene.clients[1], 1) == N_PAGES,
+              "neither maps its own file");
+        add(&scene, uid, map_anonymous, 0, 0);
+        service_scan(&scene.service);
+        verify(&scene);
+        end(&scene);
+}
+
 static void write_version(const char *path, long file, unsigned version)
 {
         int fd;
@@ -446,9 +518,10 @@ static const struct refusal {
         bool held_open;
         const char *words;
 } refusals[] = {
-        {"private, writable", O_RDONLY, PROT_READ | PROT_WRITE, MAP_PRIVATE, WP_MERGE, false,
-         "writable mapping"},
-        {"executable", O_RDONLY, PROT_READ | PROT_EXEC, MAP_PRIVATE, WP_MERGE, false, "executable"},
+        {"shared, writable", O_RDWR, PROT_READ | PROT_WRITE, MAP_SHARED, WP_MERGE, false, "shared mapping"},
+        {"writable and executable", O_RDONLY, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE,
+         WP_MERGE | WP_EXEC, false, "executable"},
+        {"executable", O_RDONLY, PROT_READ | PROT_EXEC, MAP_PRIVATE, WP_MERGE, false, "WP_EXEC"},
         {"no access", O_RDONLY, PROT_NONE, MAP_PRIVATE, WP_MERGE, false, "readable and writable"},
         {"shared, of a file that is open for writing", O_RDWR, PROT_READ, MAP_SHARED, WP_MERGE, false,
          "open for writing"},
@@ -519,7 +592,8 @@ static void refused(uid_t uid)
 static const struct harness_test tests[] = {
         HARNESS_BOTH(private_files), HARNESS_BOTH(shared_files), HARNESS_BOTH(across_kinds),
         HARNESS_USER(same_file),     HARNESS_BOTH(written),      HARNESS_USER(unwritable),
-        HARNESS_BOTH(writer),        HARNESS_USER(daemon_gone),  HARNESS_ROOT(refused),
+        HARNESS_BOTH(on_request),    HARNESS_USER(executables),  HARNESS_BOTH(writer),
+        HARNESS_USER(daemon_gone),   HARNESS_ROOT(refused),
 };
 
 HARNESS_MAIN(tests)
