@@ -313,7 +313,7 @@ int filerun_merge(struct wp_client *client, struct wp_region *region, const stru
                   struct wire_run_result *result) wp_check;
 int filerun_restore(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
                     struct wire_run_result *result) wp_check;
-void filerun_forget(struct wp_region *region);
+void filerun_forget(struct wp_region *region); /* within `running` */
 /* Everything that is merged of mappings of files goes back to them, at once. */
 void filerun_restore_all(struct wp_client *client);
 /* The same of [start, start + length), of one region; -ENOMEM: not all of it. */

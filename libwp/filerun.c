@@ -85,18 +85,32 @@ static bool remap(void *from, void *to, size_t bytes, int flags)
         return mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | flags, to) == to;
 }
 
-/* Sets the bits of pages that are private copies, swapped out ones excepted; false: that cannot be told. */
-static bool find_copied(const struct file_run *run, const void *start, unsigned n_pages, uint64_t *copied)
+/* Clears the bits of the pages, from `start` on, that a survey lists. */
+static bool clear_listed(const struct file_run *run, const void *start, unsigned n_pages,
+                         int (*survey)(int, uint64_t, uint64_t, struct page_region *, size_t, uint64_t *),
+                         uint64_t *pages)
 {
         struct page_region found[WIRE_RUN_PAGES / 2 + 1];
         uint64_t at = (uintptr_t)start, walked;
-        int n = pagemap_survey_copied(run->client->pagemap_fd, at, at + n_pages * PAGE_BYTES, found,
-                                      ARRAY_SIZE(found), &walked);
+        int n = survey(run->client->pagemap_fd, at, at + n_pages * PAGE_BYTES, found, ARRAY_SIZE(found),
+                       &walked);
 
         for (int i = 0; i < n; i++)
                 for (uint64_t page = found[i].start; page < found[i].end; page += PAGE_BYTES)
-                        bitmap_set(copied, (page - at) / PAGE_BYTES);
+                        bitmap_clear(pages, (page - at) / PAGE_BYTES);
         return n >= 0;
+}
+
+/*
+ * Sets the bits of pages that may be private copies: all that are neither empty nor known to be a file's own, so that one that is
+ * swapped out, or just being moved by the kernel, is among them. False: that cannot be told.
+ */
+static bool find_copied(const struct file_run *run, const void *start, unsigned n_pages, uint64_t *copied)
+{
+        for (unsigned page = 0; page < n_pages; page++)
+                bitmap_set(copied, page);
+        return clear_listed(run, start, n_pages, pagemap_survey_file, copied) &&
+               clear_listed(run, start, n_pages, pagemap_survey_empty, copied);
 }
 
 static size_t merged_bytes(const struct wp_region *region)
@@ -371,6 +385,8 @@ static int restore(struct file_run *run, unsigned page, unsigned end)
 
         part.address = page_address(run, page);
         part.n_pages = end - page;
+        /* What is empty would get a marker, and pass for a copy. */
+        (void)!madvise((void *)part.address, bytes, MADV_POPULATE_READ);
         pthread_mutex_lock(&client->serving);
         r = hold_writers(&part);
         if (r >= 0 && !find_copied(&part, (void *)part.address, part.n_pages, copied))
@@ -411,7 +427,8 @@ int filerun_restore(struct wp_client *client, struct wp_region *region, const st
         return r;
 }
 
-int filerun_give_back(struct wp_client *client, struct wp_region *region, uintptr_t start, size_t length)
+/* Called within `running`. */
+static int give_back(struct wp_client *client, struct wp_region *region, uintptr_t start, size_t length)
 {
         struct wire_run wire = {.kind = WIRE_RUN_UNMERGE};
         int r = 0;
@@ -421,12 +438,20 @@ int filerun_give_back(struct wp_client *client, struct wp_region *region, uintpt
 
                 wire.address = at;
                 wire.n_pages = (uint32_t)MIN((start + length - at) / PAGE_BYTES, (size_t)WIRE_RUN_PAGES);
-                pthread_mutex_lock(&client->running);
-                if (filerun_restore(client, region, &wire, &result) < 0 ||
+                if (filerun_restore(client, region, &wire, &result) < 0 || !bitmap_get(result.done, 0) ||
                     bitmap_run_end(result.done, 0, wire.n_pages) < wire.n_pages)
                         r = -ENOMEM;
-                pthread_mutex_unlock(&client->running);
         }
+        return r;
+}
+
+int filerun_give_back(struct wp_client *client, struct wp_region *region, uintptr_t start, size_t length)
+{
+        int r;
+
+        pthread_mutex_lock(&client->running);
+        r = give_back(client, region, start, length);
+        pthread_mutex_unlock(&client->running);
         return r;
 }
 
@@ -488,25 +513,17 @@ void filerun_take_file(struct wp_client *client, uint32_t file, int fd)
         client->n_files += fd >= 0;
 }
 
-/* The region as it is now: threads of the program may be about to end it. */
-static struct wp_region region_now(struct wp_client *client, uint32_t i)
-{
-        struct wp_region region;
-
-        pthread_mutex_lock(&client->lock);
-        region = client->regions[i];
-        pthread_mutex_unlock(&client->lock);
-        return region;
-}
-
+/* A region that the program is about to end keeps its shadow until `running` is free. */
 static void restore_regions(struct wp_client *client)
 {
+        pthread_mutex_lock(&client->running);
         for (uint32_t i = 0; i < client->n_regions; i++) {
-                struct wp_region region = region_now(client, i);
+                struct wp_region *region = &client->regions[i];
 
-                if (region.client && region.shadow)
-                        (void)!filerun_give_back(client, &region, region.start, region.length);
+                if (region->shadow)
+                        (void)!give_back(client, region, region->start, region->length);
         }
+        pthread_mutex_unlock(&client->running);
 }
 
 void filerun_restore_all(struct wp_client *client)

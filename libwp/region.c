@@ -83,7 +83,9 @@ static size_t excluded_bytes(const struct wp_region *region)
 static void region_drop(struct wp_client *client, struct wp_region *region)
 {
         protect_forget(client, region);
+        pthread_mutex_lock(&client->running);
         filerun_forget(region);
+        pthread_mutex_unlock(&client->running);
         pthread_mutex_lock(&client->lock);
         client_unmap((void *)region->excluded, excluded_bytes(region));
         *region = (struct wp_region){.client = NULL};
