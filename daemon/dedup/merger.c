@@ -650,7 +650,6 @@ static bool prepare_inspection(struct merger *merger)
         merger->work.inspect_end = inspection->start + inspection->length;
         merger->work.vmas = inspection->vmas;
         merger->work.n_vmas_max = INSPECTION_VMAS;
-        merger->work.pid = inspection->member ? inspection->member->space.pid : 0;
         return true;
 }
 

@@ -329,8 +329,7 @@ static enum reason judge_file(const struct merger *merger, const struct inspecti
         const struct vma *vma = &inspection->vmas[0];
         enum reason reason = policy_vma_file(vma, inspection->flags & WP_EXEC);
 
-        /* Of no file system that the process has mounted, say the pool of another daemon. */
-        if (!merger->settings.files || (reason == REASON_NONE && !merger->work.fs_type[0]))
+        if (!merger->settings.files)
                 reason = REASON_FILE;
         if (reason != REASON_NONE)
                 return reason;
@@ -340,7 +339,7 @@ static enum reason judge_file(const struct merger *merger, const struct inspecti
                 return REASON_MIXED;
         if (inspection->flags & (WP_NOTIFY | WP_LAZY))
                 return REASON_EVENTS;
-        return policy_file_system(merger->work.fs_type);
+        return REASON_NONE;
 }
 
 static void inspected_file(struct merger *merger, struct inspection *inspection)
@@ -360,22 +359,23 @@ static void opened(struct merger *merger, struct inspection *inspection)
 {
         struct work *work = &merger->work;
         _cleanup_fd_ int fd = fd_take(&work->opened_fd);
-        struct backing *backing;
-        int r = work->lease_error;
+        enum reason reason = work->open_reason;
+        struct backing *backing = NULL;
+        int r = work->open_error;
 
-        if (!inspection->member || work->open_error < 0 || member_dead(inspection->member)) {
-                inspection_answer(inspection, work->open_error < 0 ? work->open_error : -ENOTCONN, NULL,
+        if (!inspection->member || r < 0 || member_dead(inspection->member)) {
+                inspection_answer(inspection, r < 0 ? r : -ENOTCONN, NULL,
                                   "the file behind the mapping cannot be opened");
                 return;
         }
-        if (r >= 0)
+        if (reason == REASON_NONE)
                 r = files_adopt(merger, inspection->member->domain, fd_take(&fd), &work->opened, &backing);
         if (r == -EAGAIN)
-                answer_refused(inspection, REASON_WRITTEN, inspection->start);
-        else if (r == -ENOMEM)
-                inspection_answer(inspection, r, NULL, "out of memory");
+                reason = REASON_WRITTEN;
+        if (reason != REASON_NONE)
+                answer_refused(inspection, reason, inspection->start);
         else if (r < 0)
-                answer_refused(inspection, REASON_FILE_SYSTEM, inspection->start);
+                inspection_answer(inspection, r, NULL, "out of memory");
         else
                 admit(merger, inspection, backing, NULL);
         files_sweep(merger, clock_now());

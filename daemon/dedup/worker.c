@@ -18,6 +18,7 @@
 
 #include "dedup/fingerprint.h"
 #include "kernel/lease.h"
+#include "kernel/mapfile.h"
 #include "kernel/pagemap.h"
 #include "kernel/poolfile.h"
 #include "util/cleanup.h"
@@ -233,27 +234,35 @@ static void do_inspect(struct work *work)
                 if (work->vmas[i].inode)
                         mark_shared(work, MAX(work->vmas[i].start, work->inspect_start),
                                     MIN(work->vmas[i].end, work->inspect_end));
-        work->fs_type[0] = '\0';
-        if (work->n_vmas && work->vmas[0].inode)
-                (void)!mapfile_type(work->pid, work->vmas[0].dev_major, work->vmas[0].dev_minor,
-                                    work->fs_type);
 }
 
+static enum reason lease_reason(int error)
+{
+        if (error >= 0)
+                return REASON_NONE;
+        return error == -EAGAIN ? REASON_WRITTEN : REASON_FILE_SYSTEM;
+}
+
+/* What is of no mount of the process is, say, the pool of another daemon. */
 static void do_open(struct work *work)
 {
-        int fd = mapfile_open(work->pid, work->open_start, work->open_end);
+        _cleanup_fd_ int found = -EBADF, fd = -EBADF;
+        char type[MAPFILE_TYPE_BYTES];
+        int r = mapfile_find(work->pid, work->open_start, work->open_end, type, &found);
 
-        work->open_error = MIN(fd, 0);
-        work->lease_error = 0;
-        if (fd < 0)
+        work->open_error = 0;
+        work->open_reason = r == -ENOENT ? REASON_FILE : r < 0 ? REASON_NONE : policy_file_system(type);
+        if (r >= 0 && work->open_reason == REASON_NONE) {
+                fd = mapfile_open(found);
+                r = fd < 0 ? fd : (int)error_from(fstat(fd, &work->opened));
+                if (r >= 0)
+                        work->open_reason = lease_reason(lease_take(fd));
+        }
+        if (work->open_reason != REASON_NONE)
                 return;
-        work->open_error = (int)error_from(fstat(fd, &work->opened));
-        if (work->open_error >= 0)
-                work->lease_error = lease_take(fd);
-        if (work->open_error < 0 || work->lease_error < 0)
-                close(fd);
-        else
-                work->opened_fd = fd;
+        work->open_error = MIN(r, 0);
+        if (r >= 0)
+                work->opened_fd = fd_take(&fd);
 }
 
 /* Whoever still maps a page keeps it. */

@@ -16,9 +16,9 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "dedup/policy.h"
 #include "dedup/scan.h"
 #include "kernel/anchor.h"
-#include "kernel/mapfile.h"
 #include "kernel/numa.h"
 #include "kernel/procmaps.h"
 #include "kernel/uapi.h"
@@ -95,14 +95,13 @@ struct work {
         size_t n_vmas;       /* out */
         uint64_t n_mappings; /* out: of the process, those before inspect_end */
         int inspect_error;   /* out; -E2BIG: more than n_vmas_max */
-        char fs_type[MAPFILE_TYPE_BYTES]; /* out: of the file system of the first of vmas; empty: not known */
 
         /* open the file behind the mapping [open_start, open_end) of `pid`, and take a lease */
         uint64_t open_start;
         uint64_t open_end;
-        int open_error; /* out */
-        int lease_error;
-        int opened_fd; /* out, if there is no error */
+        int open_error;          /* out */
+        enum reason open_reason; /* out: why it cannot take part, if there is no error */
+        int opened_fd;           /* out, if there is neither */
         struct stat opened;
 
         /* drop from the page cache what nobody maps */

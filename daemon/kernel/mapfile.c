@@ -10,20 +10,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "util/cleanup.h"
 
 /* "36 35 98:0 /root /mount/point options optional... - TYPE source options"; a blank in a name is written \040. */
-int mapfile_parse_mount(const char *line, uint32_t dev_major, uint32_t dev_minor,
-                        char ret_type[MAPFILE_TYPE_BYTES])
+int mapfile_parse_mount(const char *line, uint64_t mount_id, char ret_type[MAPFILE_TYPE_BYTES])
 {
-        uint32_t is_major, is_minor;
         const char *type;
+        uint64_t id;
         size_t length;
 
-        if (sscanf(line, "%*u %*u %" SCNu32 ":%" SCNu32 " ", &is_major, &is_minor) != 2)
+        if (sscanf(line, "%" SCNu64 " %*u %*u:%*u ", &id) != 1)
                 return -EBADMSG;
-        if (is_major != dev_major || is_minor != dev_minor)
+        if (id != mount_id)
                 return 0;
         type = strstr(line, " - ");
         if (!type)
@@ -36,7 +36,7 @@ int mapfile_parse_mount(const char *line, uint32_t dev_major, uint32_t dev_minor
         return 1;
 }
 
-int mapfile_type(pid_t pid, uint32_t dev_major, uint32_t dev_minor, char ret_type[MAPFILE_TYPE_BYTES])
+static int find_type(pid_t pid, uint64_t mount_id, char ret_type[MAPFILE_TYPE_BYTES])
 {
         _cleanup_free_ char *line = NULL;
         size_t size = 0;
@@ -49,15 +49,35 @@ int mapfile_type(pid_t pid, uint32_t dev_major, uint32_t dev_minor, char ret_typ
         if (!file)
                 return -errno;
         while (r == 0 && getline(&line, &size, file) > 0)
-                r = mapfile_parse_mount(line, dev_major, dev_minor, ret_type);
+                r = mapfile_parse_mount(line, mount_id, ret_type);
         fclose(file);
         return r > 0 ? 0 : r < 0 ? r : -ENOENT;
 }
 
-int mapfile_open(pid_t pid, uint64_t start, uint64_t end)
+int mapfile_find(pid_t pid, uint64_t start, uint64_t end, char ret_type[MAPFILE_TYPE_BYTES], int *ret_fd)
 {
+        _cleanup_fd_ int fd = -EBADF;
+        struct statx stx;
         char path[80];
+        int r;
 
         snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, pid, start, end);
+        fd = (int)error_from(open(path, O_PATH | O_CLOEXEC));
+        if (fd < 0)
+                return fd_take(&fd);
+        /* Nobody is asked for what is not known here. */
+        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &stx) < 0)
+                return -errno;
+        r = stx.stx_mask & STATX_MNT_ID ? find_type(pid, stx.stx_mnt_id, ret_type) : -EOPNOTSUPP;
+        if (r >= 0)
+                *ret_fd = fd_take(&fd);
+        return r;
+}
+
+int mapfile_open(int found_fd)
+{
+        char path[40];
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", found_fd);
         return (int)error_from(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 }

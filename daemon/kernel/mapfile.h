@@ -4,6 +4,10 @@
 /*
  * The file behind a mapping of another process: /proc/PID/map_files and /proc/PID/mountinfo (proc_pid_map_files(5),
  * proc_pid_mountinfo(5))
+ *
+ * Opening a file, and most questions about it, are answered by whoever made its file system, and it may be the very process that is
+ * looked at that never does. So the file is found first, without being opened, and its file system is known by the mount that it
+ * was reached by.
  */
 
 #include <stddef.h>
@@ -15,18 +19,15 @@
 #define MAPFILE_TYPE_BYTES 32
 
 /*
- * The type of the file system with this device number, as the process's mounts say, cut to fit. -ENOENT: none of them is. To be
- * asked before anything is opened: with some file systems that waits for whoever made them.
- */
-int mapfile_type(pid_t pid, uint32_t dev_major, uint32_t dev_minor,
-                 char ret_type[MAPFILE_TYPE_BYTES]) wp_check;
-
-/* The same from a line of mountinfo: 1 it is that file system's, 0 it is another's, -EBADMSG. */
-int mapfile_parse_mount(const char *line, uint32_t dev_major, uint32_t dev_minor,
-                        char ret_type[MAPFILE_TYPE_BYTES]) wp_check;
-
-/*
- * Opens the file behind the mapping [start, end) for reading. -ENOENT: there is no mapping with these borders. Needs
+ * The file behind the mapping [start, end), as a descriptor that only names it (O_PATH), and the type of its file system, cut
+ * to fit. -ENOENT: there is no mapping with these borders, or the file is of no mount of the process. Needs
  * CAP_CHECKPOINT_RESTORE, and CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH for other users' processes and files.
  */
-int mapfile_open(pid_t pid, uint64_t start, uint64_t end) wp_check;
+int mapfile_find(pid_t pid, uint64_t start, uint64_t end, char ret_type[MAPFILE_TYPE_BYTES],
+                 int *ret_fd) wp_check;
+
+/* Opens what was found for reading. */
+int mapfile_open(int found_fd) wp_check;
+
+/* The type from a line of mountinfo: 1 it is that mount's, 0 it is another's, -EBADMSG. */
+int mapfile_parse_mount(const char *line, uint64_t mount_id, char ret_type[MAPFILE_TYPE_BYTES]) wp_check;

@@ -105,7 +105,8 @@ int main(void)
 {
         sigset_t mask;
         char *pages;
-        int fd, signals, mapped;
+        char type[MAPFILE_TYPE_BYTES];
+        int fd, signals, found, mapped, r;
 
         fact_begin();
         make_file();
@@ -116,10 +117,12 @@ int main(void)
         fd = (int)FACT_OK(error_from(open(path, O_RDONLY | O_CLOEXEC)));
         pages = mmap(NULL, 4 * PAGE_BYTES, PROT_READ, MAP_PRIVATE, fd, 0);
         FACT_CHECK(pages != MAP_FAILED, "%m");
-        mapped = mapfile_open(getpid(), (uintptr_t)pages, (uintptr_t)pages + 4 * PAGE_BYTES);
-        if (mapped == -EPERM)
+        r = mapfile_find(getpid(), (uintptr_t)pages, (uintptr_t)pages + 4 * PAGE_BYTES, type, &found);
+        if (r == -EPERM)
                 fact_skip("/proc/PID/map_files cannot be opened");
-        FACT_OK(mapped);
+        FACT_OK(r);
+        FACT_CHECK(type[0], "a file system without a type");
+        mapped = (int)FACT_OK(mapfile_open(found));
         check_refused(fd);
         check_break(fd, signals, open_writer);
         check_break(mapped, signals, open_writer);
