@@ -172,6 +172,8 @@ int backing_measure(struct backing *backing)
         if (fstat(backing->fd, &st) < 0)
                 return -errno;
         n_pages = whole_pages(st.st_size);
+        /* First: if the second table cannot be had the first is shorter already. */
+        backing->n_pages = MIN(backing->n_pages, n_pages);
         r = resize(&backing->sites, backing->n_pages, n_pages);
         if (r >= 0)
                 r = resize(&backing->users, backing->n_pages, n_pages);

@@ -18,10 +18,11 @@
 int mapfile_parse_mount(const char *line, uint64_t mount_id, char ret_type[MAPFILE_TYPE_BYTES])
 {
         const char *type;
+        int end = -1;
         uint64_t id;
         size_t length;
 
-        if (sscanf(line, "%" SCNu64 " %*u %*u:%*u ", &id) != 1)
+        if (sscanf(line, "%" SCNu64 " %*u %*u:%*u %n", &id, &end) != 1 || end < 0)
                 return -EBADMSG;
         if (id != mount_id)
                 return 0;

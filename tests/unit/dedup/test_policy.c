@@ -184,6 +184,159 @@ static void test_every_flag_refuses(void **state)
         }
 }
 
+#define RX (PROT_READ | PROT_EXEC)
+
+static void test_is_file(void **state)
+{
+        static const struct {
+                bool is;
+                struct vma vma;
+        } cases[] = {
+                {true, {.protection = PROT_READ, .inode = 5, .dev_major = 8, .name = "/a/file"}},
+                {true, {.protection = PROT_READ, .inode = 5, .shared = true}},
+                {true, {.protection = RX, .inode = 5, .shared = true}},
+                {true, {.protection = RW, .inode = 5}},
+                {true, {.protection = RW | PROT_EXEC, .inode = 5}},
+                {true, {.protection = PROT_NONE, .inode = 5}},
+                {true, {.protection = PROT_READ, .inode = 5, .name = "/memfd:x (deleted)"}},
+                {true, {.protection = PROT_READ, .inode = 5, .flags = VMA_LOCKED | VMA_UFFD_WP}},
+                {true, {.protection = PROT_READ, .inode = UINT64_MAX}},
+                /* Through which it can be written. */
+                {false, {.protection = RW, .inode = 5, .shared = true}},
+                {false, {.protection = PROT_WRITE, .inode = 5, .shared = true}},
+                {false, {.protection = RW | PROT_EXEC, .inode = 5, .shared = true}},
+                /* No file. */
+                {false, {.protection = PROT_READ}},
+                {false, {.protection = PROT_READ, .dev_major = 8}},
+                {false, {.protection = PROT_READ, .shared = true}},
+                {false, {.protection = PROT_READ, .name = "[heap]"}},
+                /* Of no use whatever it is. */
+                {false, {.protection = PROT_READ, .inode = 5, .flags = VMA_IO}},
+                {false, {.protection = PROT_READ, .inode = 5, .flags = VMA_PFNMAP}},
+                {false, {.protection = PROT_READ, .inode = 5, .flags = VMA_MIXED}},
+                {false, {.protection = PROT_READ, .inode = 5, .flags = VMA_HUGETLB}},
+                {false, {.protection = PROT_READ, .inode = 5, .name = "[vvar]"}},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+                if (policy_is_file(&cases[i].vma) != cases[i].is)
+                        fail_msg("cases[%zu]: %s", i, cases[i].is ? "is one" : "is none");
+}
+
+static void test_vma_file(void **state)
+{
+        static const struct {
+                enum reason reason; /* executable ones are not wanted */
+                enum reason wanted; /* they are */
+                struct vma vma;
+        } cases[] = {
+                {REASON_NONE, REASON_NONE, {.protection = PROT_READ, .inode = 5, .name = "/a/file"}},
+                {REASON_NONE, REASON_NONE, {.protection = PROT_READ, .inode = 5, .shared = true}},
+                {REASON_NONE, REASON_NONE, {.protection = RW, .inode = 5}},
+                {REASON_EXECUTABLE, REASON_NONE, {.protection = RX, .inode = 5}},
+                {REASON_EXECUTABLE, REASON_NONE, {.protection = RX, .inode = 5, .shared = true}},
+                {REASON_EXECUTABLE, REASON_PROTECTION, {.protection = RW | PROT_EXEC, .inode = 5}},
+                {REASON_EXECUTABLE, REASON_PROTECTION, {.protection = PROT_EXEC, .inode = 5}},
+                {REASON_EXECUTABLE, REASON_PROTECTION, {.protection = PROT_WRITE | PROT_EXEC, .inode = 5}},
+                {REASON_PROTECTION, REASON_PROTECTION, {.protection = PROT_NONE, .inode = 5}},
+                {REASON_PROTECTION, REASON_PROTECTION, {.protection = PROT_WRITE, .inode = 5}},
+                /* A memfd by its name, whatever else there is to be said; no other file, wherever it is. */
+                {REASON_STORAGE, REASON_STORAGE, {.protection = PROT_READ, .name = "/memfd:x (deleted)"}},
+                {REASON_STORAGE, REASON_STORAGE, {.protection = RX, .name = "/memfd:"}},
+                {REASON_STORAGE, REASON_STORAGE, {.protection = PROT_NONE, .name = "/memfd:a b"}},
+                {REASON_STORAGE, REASON_STORAGE, {.flags = VMA_LOCKED, .name = "/memfd:x"}},
+                {REASON_NONE, REASON_NONE, {.protection = PROT_READ, .name = "/memfd"}},
+                {REASON_NONE, REASON_NONE, {.protection = PROT_READ, .name = "/memfd/x"}},
+                {REASON_NONE, REASON_NONE, {.protection = PROT_READ, .name = "/tmp/memfd:x"}},
+                {REASON_NONE, REASON_NONE, {.protection = PROT_READ, .name = "memfd:x"}},
+                {REASON_NONE, REASON_NONE, {.protection = PROT_READ, .name = "/a/file (deleted)"}},
+                /* What the program has asked for. */
+                {REASON_SEALED, REASON_SEALED, {.protection = PROT_READ, .flags = VMA_SEALED}},
+                {REASON_PKEY, REASON_PKEY, {.protection = PROT_READ, .pkey = 1}},
+                {REASON_LOCKED, REASON_LOCKED, {.protection = PROT_READ, .flags = VMA_LOCKED}},
+                {REASON_KSM, REASON_KSM, {.protection = RW, .flags = VMA_MERGEABLE}},
+                {REASON_EXECUTABLE, REASON_LOCKED, {.protection = RX, .flags = VMA_LOCKED}},
+                {REASON_PROTECTION, REASON_PROTECTION, {.flags = VMA_LOCKED}},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+                for (int wanted = 0; wanted <= 1; wanted++) {
+                        enum reason expected = wanted ? cases[i].wanted : cases[i].reason;
+                        enum reason reason = policy_vma_file(&cases[i].vma, wanted);
+
+                        if (reason != expected)
+                                fail_msg("cases[%zu], %d: %s where %s was expected", i, wanted,
+                                         reason_name(reason), reason_name(expected));
+                }
+}
+
+/* Of every single flag; of which kind the mapping is policy_is_file() says, and the kept ones do not matter. */
+static void test_vma_file_flags(void **state)
+{
+        static const struct {
+                enum reason reason;
+                uint32_t flags;
+        } reasons[] = {
+                {REASON_SEALED, VMA_SEALED},
+                {REASON_LOCKED, VMA_LOCKED},
+                {REASON_KSM, VMA_MERGEABLE},
+                {REASON_UFFD, VMA_UFFD_MISSING | VMA_UFFD_MINOR | VMA_UFFD_WP},
+                {REASON_ADVICE,
+                 VMA_DONTFORK | VMA_DONTDUMP | VMA_WIPEONFORK | VMA_RANDOM | VMA_SEQUENTIAL | VMA_DROPPABLE},
+        };
+
+        for (uint32_t flag = 1; flag <= VMA_NOHUGEPAGE; flag <<= 1) {
+                struct vma vma = {.protection = PROT_READ, .inode = 5, .flags = flag};
+                enum reason expected = REASON_NONE;
+
+                for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
+                        if (reasons[i].flags & flag)
+                                expected = reasons[i].reason;
+                assert_int_equal(policy_vma_file(&vma, false), expected);
+                assert_int_equal(policy_vma_file(&vma, true), expected);
+        }
+}
+
+static void test_file_system(void **state)
+{
+        static const struct {
+                enum reason reason;
+                const char *type;
+        } cases[] = {
+                {REASON_NONE, "ext4"},
+                {REASON_NONE, "ext3"},
+                {REASON_NONE, "ext2"},
+                {REASON_NONE, "xfs"},
+                {REASON_NONE, "btrfs"},
+                {REASON_NONE, "f2fs"},
+                {REASON_NONE, "squashfs"},
+                {REASON_NONE, "erofs"},
+                {REASON_STORAGE, "tmpfs"},
+                {REASON_FILE_SYSTEM, "overlay"},
+                {REASON_FILE_SYSTEM, "fuse"},
+                {REASON_FILE_SYSTEM, "fuseblk"},
+                {REASON_FILE_SYSTEM, "fuse.s3"},
+                {REASON_FILE_SYSTEM, "nfs"},
+                {REASON_FILE_SYSTEM, "nfs4"},
+                {REASON_FILE_SYSTEM, "cifs"},
+                {REASON_FILE_SYSTEM, "9p"},
+                {REASON_FILE_SYSTEM, "proc"},
+                {REASON_FILE_SYSTEM, "ramfs"},
+                {REASON_FILE_SYSTEM, ""},
+                {REASON_FILE_SYSTEM, "ext"},
+                {REASON_FILE_SYSTEM, "ext44"},
+                {REASON_FILE_SYSTEM, "EXT4"},
+                {REASON_FILE_SYSTEM, "xfs "},
+                {REASON_FILE_SYSTEM, "tmpfs.x"},
+                {REASON_FILE_SYSTEM, "devtmpfs"},
+                {REASON_FILE_SYSTEM, "fuse.ext4"},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+                if (policy_file_system(cases[i].type) != cases[i].reason)
+                        fail_msg("\"%s\": %s", cases[i].type, reason_name(policy_file_system(cases[i].type)));
+}
+
 static void test_kept_name(void **state)
 {
         static const struct {
@@ -491,6 +644,29 @@ static void test_real_remnant(void **state)
         assert_int_equal(policy_vma(&vma, status.st_dev, status.st_ino, false), REASON_SHARED);
 }
 
+/* Real mappings of this program and of a memfd, of which only smaps' name tells what it is. */
+static void test_real_files(void **state)
+{
+        _cleanup_fd_ int exe = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+        _cleanup_fd_ int memfd = memfd_create("x", MFD_CLOEXEC);
+        struct vma vma = look(map_or_null(PROT_READ, MAP_SHARED, exe));
+
+        assert_int_equal(ftruncate(memfd, LENGTH), 0);
+        assert_true(policy_is_file(&vma));
+        assert_int_equal(policy_vma_file(&vma, false), REASON_NONE);
+        vma = look(map_or_null(RX, MAP_PRIVATE, exe));
+        assert_true(policy_is_file(&vma));
+        assert_int_equal(policy_vma_file(&vma, false), REASON_EXECUTABLE);
+        assert_int_equal(policy_vma_file(&vma, true), REASON_NONE);
+        vma = look(map_or_null(PROT_READ, MAP_PRIVATE, memfd));
+        assert_true(policy_is_file(&vma));
+        assert_int_equal(policy_vma_file(&vma, false), REASON_STORAGE);
+        vma = look(map_or_null(RW, MAP_SHARED, memfd));
+        assert_false(policy_is_file(&vma));
+        vma = look(map_fresh());
+        assert_false(policy_is_file(&vma));
+}
+
 /* A context of ours with these features, or -1 when this kernel or host has none. */
 static int make_context(uint64_t features)
 {
@@ -538,6 +714,11 @@ int main(void)
                 cmocka_unit_test(test_table),
                 cmocka_unit_test(test_resumed_changes_nothing_else),
                 cmocka_unit_test(test_every_flag_refuses),
+                cmocka_unit_test(test_is_file),
+                cmocka_unit_test(test_vma_file),
+                cmocka_unit_test(test_vma_file_flags),
+                cmocka_unit_test(test_file_system),
+                cmocka_unit_test(test_real_files),
                 cmocka_unit_test(test_kept_name),
                 cmocka_unit_test(test_no_pool),
                 cmocka_unit_test(test_words),

@@ -164,6 +164,42 @@ static void test_hot(void **state)
                 assert_int_equal(shields_place(&shields, PAGE(page)), -1);
 }
 
+/* Armed is a page whose next writer is told of, or waits. */
+static void test_armed(void **state)
+{
+        static const bool armed[] = {
+                [SHIELD_NONE] = false, [SHIELD_SPENT] = false, [SHIELD_WATCHED] = true,
+                [SHIELD_HELD] = true,  [SHIELD_WAITED] = true,
+        };
+        shield_word words[3] = {0};
+        uint64_t address;
+
+        assert_false(shields_armed(&shields, PAGE(5)));
+        assert_int_equal(shields_add(&shields, PAGE(5), 3, words, 0), 0);
+        for (unsigned s = 0; s < ARRAY_SIZE(armed); s++)
+                for (unsigned milliseconds = 0; milliseconds <= SHIELD_MAX_MS;
+                     milliseconds += SHIELD_MAX_MS) {
+                        words[1] = shield_make((enum shield_state)s, milliseconds);
+                        assert_false(shields_armed(&shields, PAGE(6) - 1));
+                        assert_int_equal(shields_armed(&shields, PAGE(6)), armed[s]);
+                        assert_int_equal(shields_armed(&shields, PAGE(7) - 1), armed[s]);
+                        assert_false(shields_armed(&shields, PAGE(7)));
+                }
+        words[0] = words[2] = shield_make(SHIELD_HELD, 3);
+        assert_false(shields_armed(&shields, PAGE(5) - 1));
+        assert_false(shields_armed(&shields, PAGE(8)));
+        /* The first write spends what is watched; what is held stays so until its time is over. */
+        words[1] = shield_make(SHIELD_WATCHED, 0);
+        assert_int_equal(shields_judge(&shields, PAGE(6), 0), SHIELD_WRITE);
+        assert_false(shields_armed(&shields, PAGE(6)));
+        assert_int_equal(shields_judge(&shields, PAGE(7), 0), SHIELD_HOLD);
+        assert_true(shields_armed(&shields, PAGE(7)));
+        assert_true(shields_overdue(&shields, NSEC_PER_SEC, &address));
+        assert_false(shields_armed(&shields, PAGE(7)));
+        shields_remove(&shields, shields_find(&shields, PAGE(5)));
+        assert_false(shields_armed(&shields, PAGE(5)));
+}
+
 /* ------------------------------------------------------------------ at random */
 
 #define REGIONS      6
@@ -238,6 +274,14 @@ static bool naive_protected(const struct naive *naive, unsigned region, size_t p
         return naive->added[region] && naive->pages[region][page].state != SHIELD_NONE;
 }
 
+static bool naive_armed(const struct naive *naive, unsigned region, size_t page)
+{
+        enum shield_state state = naive->pages[region][page].state;
+
+        return naive->added[region] &&
+               (state == SHIELD_WATCHED || state == SHIELD_HELD || state == SHIELD_WAITED);
+}
+
 static void check_run(const struct naive *naive, unsigned region, size_t page, size_t n)
 {
         uint64_t start = region_start(region);
@@ -266,6 +310,10 @@ static void check_range(const struct naive *naive, unsigned region, size_t page,
         assert_int_equal(shields_touch(&shields, start, PAGE(n)), n_protected > 0);
         assert_int_equal(shields_count(&shields, start), n_all);
         check_run(naive, region, page, n);
+        for (size_t i = page; i < page + n; i++)
+                assert_int_equal(shields_armed(&shields, region_start(region) + PAGE(i)),
+                                 naive_armed(naive, region, i));
+        assert_false(shields_armed(&shields, region_start(region) + PAGE(REGION_PAGES)));
 }
 
 static void test_random(void **state)
@@ -323,10 +371,11 @@ static void test_random(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_setup(test_words, setup), cmocka_unit_test_setup(test_find, setup),
-                cmocka_unit_test_setup(test_quota, setup), cmocka_unit_test_setup(test_watched, setup),
-                cmocka_unit_test_setup(test_held, setup),  cmocka_unit_test_setup(test_crowded, setup),
-                cmocka_unit_test_setup(test_hot, setup),   cmocka_unit_test_setup(test_random, setup),
+                cmocka_unit_test_setup(test_words, setup),  cmocka_unit_test_setup(test_find, setup),
+                cmocka_unit_test_setup(test_quota, setup),  cmocka_unit_test_setup(test_watched, setup),
+                cmocka_unit_test_setup(test_held, setup),   cmocka_unit_test_setup(test_crowded, setup),
+                cmocka_unit_test_setup(test_hot, setup),    cmocka_unit_test_setup(test_armed, setup),
+                cmocka_unit_test_setup(test_random, setup),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
