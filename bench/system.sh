@@ -16,7 +16,7 @@ set -euo pipefail
 
 BUILD=$1
 REPETITIONS=${2:-3}
-SECONDS_EACH=8
+SECONDS_EACH=${SECONDS_EACH:-8}
 MODES=(absent idle churn busy absent2)
 
 work=$(mktemp -d /var/tmp/wpd-system.XXXXXX)

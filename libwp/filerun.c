@@ -32,8 +32,8 @@
  * discarded comes from the pool again with the content that the file has.
  *
  * An *alias* is the same with another file in the place of the pool, on which the daemon has a lease as well: its pages can go
- * when memory is short, and nothing is copied. But mappings of regular files cannot be held: a page that was made writable, and is
- * written for the first time in the very moment in which it goes back, would lose that write.
+ * when memory is short, and nothing is copied. But writers to mappings of regular files cannot be held: what is written in the very
+ * moment in which it goes back, to a page that was made writable, may be lost.
  *
  * The lease outlasts the daemon, since we have descriptors that share it: who wants to write waits until they are closed, and
  * they are when everything has gone back to its file, which it does when the connection ends. It goes back, too, if somebody

@@ -173,9 +173,14 @@ void files_hang_up(struct member *member)
 
 /* ------------------------------------------------------------------ rounds */
 
+bool files_leased(const struct region *region)
+{
+        return !region->backing || region->backing->state == BACKING_LEASED;
+}
+
 bool files_promotable(const struct region *region)
 {
-        return !(region->protection & (PROT_WRITE | PROT_EXEC));
+        return files_leased(region) && !(region->protection & (PROT_WRITE | PROT_EXEC));
 }
 
 /* What is writable is looked at when its owner asks for it, and no other time. */
@@ -209,7 +214,8 @@ int files_digest(struct region *region, uint32_t first, uint32_t end, bool at_on
         uint32_t file_page;
         int r = 0;
 
-        for (uint32_t page = first; page < end && backing_page(region, page, &file_page) && r >= 0; page++)
+        for (uint32_t page = first;
+             files_leased(region) && page < end && backing_page(region, page, &file_page) && r >= 0; page++)
                 if (readable(region, page, at_once))
                         r = range_list_add(read, page);
         return r;

@@ -414,7 +414,7 @@ void match_reads(struct merger *merger)
         struct open_runs open = {.here = NULL};
         struct domain *domain;
 
-        if (!region || region->closing)
+        if (!region || region->closing || !files_leased(region))
                 return;
         domain = member_of(region)->domain;
         round->n_promotions = 0;

@@ -192,6 +192,8 @@ bool files_scannable(const struct region *region);
  * prevents, nor if they are executable, as those of the pool are not.
  */
 bool files_promotable(const struct region *region);
+/* Whether it is no mapping of a file, or the file stays as it is. */
+bool files_leased(const struct region *region);
 /* What of pages [first, end) is to be read now. */
 int files_digest(struct region *region, uint32_t first, uint32_t end, bool at_once,
                  struct range_list *read) wp_check;
