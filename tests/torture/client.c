@@ -139,6 +139,8 @@ static void disconnect(struct client *client)
         client->wp = wp_disconnect(client->wp);
         for (unsigned i = 0; i < client->n_areas; i++)
                 client->areas[i].region = NULL;
+        for (unsigned i = 0; i < client->n_workers; i++)
+                views_forget(&client->workers[i]);
         open_gates(client);
         client->lost_ns = 0;
 }
@@ -271,6 +273,8 @@ static void verify_areas(struct client *client, const char *when)
 
                 range_verify(&client->manager, &all, when);
         }
+        for (unsigned i = 0; i < client->n_workers; i++)
+                views_verify(&client->workers[i], when);
 }
 
 static void prepare(struct client *client, unsigned index)
@@ -330,6 +334,8 @@ static void finish(struct client *client)
         verify_areas(client, "after disconnecting");
         for (unsigned i = 0; i < client->n_areas; i++)
                 area_unmap(&client->manager, &client->areas[i]);
+        for (unsigned i = 0; i < client->n_workers; i++)
+                views_release(&client->workers[i]);
         worker_release(&client->manager);
 }
 

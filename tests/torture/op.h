@@ -66,6 +66,21 @@ void op_watch(struct worker *worker, struct area *area);
 void op_ask(struct worker *worker, struct area *area);
 void op_stat(struct worker *worker, struct area *area);
 
+/* op_view.c */
+void op_view(struct worker *worker, struct area *area);
+void op_view_new(struct worker *worker, struct area *area);
+void op_view_copy(struct worker *worker, struct area *area);
+void op_view_drop(struct worker *worker, struct area *area);
+void op_view_write(struct worker *worker, struct area *area);
+void op_view_register(struct worker *worker, struct area *area);
+void op_view_unregister(struct worker *worker, struct area *area);
+void op_view_exclude(struct worker *worker, struct area *area);
+void op_view_ask(struct worker *worker, struct area *area);
+void op_view_stat(struct worker *worker, struct area *area);
+
+/* What calls say when the daemon is gone or, under injection, when it could not do something. */
+void expect_errno(int r, const char *call, int documented, int also_documented);
+
 /* Ends the registration of an area whose layout the caller has closed; false when that is not possible now. */
 bool area_unregister(struct area *area, struct client *client);
 

@@ -144,6 +144,7 @@ __attribute__((__noreturn__)) static void begin_life(struct worker *worker, stru
         worker->forked.told_ns = told_ns(worker);
         worker->slot = slot;
         client_inherit(client);
+        views_forget(worker);
         areas_inherit(client->areas, client->n_areas, heritage->ranges, heritage->n);
         life(worker);
         __builtin_unreachable();
@@ -171,6 +172,7 @@ static void fork_by(struct worker *worker, pid_t (*forker)(void), child_life lif
                         .n_disconnects = atomic_load(&client_fate(client)->n_disconnects),
                         .raw = worker->forked.raw || forker == raw_fork,
                 };
+                views_note_fork(worker);
                 pid = forker();
                 if (!pid && !child_slot_begin(slot, ticket))
                         _exit(0);

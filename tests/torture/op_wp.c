@@ -10,8 +10,7 @@
 
 #define MAX_WATCHED_PAGES 8
 
-/* What calls say when the daemon is gone or, under injection, when it could not do something. */
-static void expect_errno(int r, const char *call, int documented, int also_documented)
+void expect_errno(int r, const char *call, int documented, int also_documented)
 {
         EXPECT(r == 0 || r == -ENOTCONN || r == -documented || r == -also_documented ||
                        shared->options.inject,

@@ -57,6 +57,17 @@ const struct op ops[] = {
         {"watch", 40, OP_CHILD, op_watch},
         {"ask", 20, OP_CHILD, op_ask},
         {"stat", 10, OP_CHILD, op_stat},
+        /* mappings of files; see view.c */
+        {"view", 200, OP_CHILD | OP_WHOLE, op_view},
+        {"view-copy", 100, OP_CHILD, op_view_copy},
+        {"view-new", 2, OP_WHOLE, op_view_new},
+        {"view-drop", 30, OP_WHOLE, op_view_drop},
+        {"view-write", 5, OP_CHILD | OP_WHOLE, op_view_write},
+        {"view-register", 100, OP_WHOLE, op_view_register},
+        {"view-unregister", 2, OP_WHOLE, op_view_unregister},
+        {"view-exclude", 5, OP_WHOLE, op_view_exclude},
+        {"view-ask", 10, OP_WHOLE, op_view_ask},
+        {"view-stat", 10, OP_WHOLE, op_view_stat},
         /* tests of the torture itself */
         {"sabotage", 1, OP_ASKED, op_sabotage},
         {"stand", 1, OP_ASKED, op_stand},

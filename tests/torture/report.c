@@ -80,6 +80,12 @@ void report_print(const struct keeper *keeper, double seconds)
                counted(COUNT_REFUSED), counted(COUNT_EVENTS));
         printf("forks           %llu; %llu children outlived their client\n", counted(COUNT_FORKS),
                counted(COUNT_ORPHANS));
+        if (shared->has_views)
+                printf("files           %llu pages verified; %llu registrations, %llu pages seen merged; written %llu times, "
+                       "waited for at most %.0f ms\n",
+                       counted(COUNT_FILE_VERIFIED), counted(COUNT_FILE_REGISTERED),
+                       counted(COUNT_FILE_MERGED), counted(COUNT_FILE_WRITES),
+                       (double)atomic_load(&shared->writer_longest_ns) / 1e6);
         printf("tolerated       %llu documented errors, %llu stale pages of orphans\n",
                counted(COUNT_TOLERATED), counted(COUNT_STALE));
         if (shared->options.inject)

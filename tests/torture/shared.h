@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "torture/options.h"
+#include "torture/view.h"
 #include "util/bits.h"
 #include "util/clock.h"
 
@@ -78,6 +79,10 @@ enum count {
         COUNT_EVENTS,
         COUNT_STALE,     /* discarded pages that read as before, in the documented case */
         COUNT_TOLERATED, /* documented errors: EIO of ptrace(2), EFAULT of mremap(2), EINVAL of MADV_FREE */
+        COUNT_FILE_VERIFIED,   /* pages of views */
+        COUNT_FILE_REGISTERED, /* views */
+        COUNT_FILE_MERGED,     /* pages of them that were seen to be merged */
+        COUNT_FILE_WRITES,     /* of whole files */
         N_COUNTS,
 };
 
@@ -121,11 +126,15 @@ struct shared {
         char directory[64];
         char client_path[108];
         char control_path[108];
-        char direct_path[256];    /* the file of page contents; empty: direct I/O does not work here */
-        char *contents;           /* the table of page contents, also shared */
-        _Atomic bool stop;        /* workers and children end */
-        _Atomic bool calm;        /* clients neither exit nor lose patience: the end is near */
-        _Atomic uint64_t beat_ns; /* of the main process */
+        char direct_path[256]; /* the file of page contents; empty: direct I/O does not work here */
+        bool has_views;        /* there are files to be mapped */
+        struct view_file view_files[VIEW_FILES];
+        struct progress writer;             /* who writes to them, */
+        _Atomic uint64_t writer_longest_ns; /* and had to wait for that long */
+        char *contents;                     /* the table of page contents, also shared */
+        _Atomic bool stop;                  /* workers and children end */
+        _Atomic bool calm;                  /* clients neither exit nor lose patience: the end is near */
+        _Atomic uint64_t beat_ns;           /* of the main process */
         struct daemon_news daemon;
         struct verdict verdict;
         struct client_slot clients[MAX_CLIENTS];

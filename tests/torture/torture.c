@@ -27,13 +27,15 @@
 #include "torture/ops.h"
 #include "torture/report.h"
 #include "torture/shared.h"
+#include "torture/view.h"
 #include "torture/watchdog.h"
 #include "util/cleanup.h"
 
-#define SKIPPED    77
-#define STEP_NS    (5 * NSEC_PER_MSEC)
-#define CALM_NS    (6 * NSEC_PER_SEC) /* to connect again, and of merging in peace, before all leave */
-#define LEAVING_NS (180 * NSEC_PER_SEC)
+#define SKIPPED      77
+#define STEP_NS      (5 * NSEC_PER_MSEC)
+#define CALM_NS      (6 * NSEC_PER_SEC) /* to connect again, and of merging in peace, before all leave */
+#define LONG_SECONDS 60
+#define LEAVING_NS   (180 * NSEC_PER_SEC)
 
 static volatile sig_atomic_t interrupted;
 
@@ -156,6 +158,8 @@ static void torture(struct run *run)
 
         for (unsigned i = 0; i < shared->options.clients; i++)
                 start_client(run, i);
+        if (shared->has_views && views_start_writer() < 0)
+                complain("fork: %s", strerror(errno));
         draw_client_kill(run);
         while (!failed() && clock_now() < end)
                 step(run);
@@ -209,6 +213,11 @@ static void check_results(struct run *run)
                 complain("nothing was merged: this run proves nothing");
         if (!failed() && !atomic_load(&shared->counts[COUNT_VERIFIED]))
                 complain("nothing was verified: this run proves nothing");
+        /* Whoever writes to a file, or a daemon that is gone, makes that rarer than other merges. */
+        if (!failed() && shared->options.seconds >= LONG_SECONDS && !shared->options.stops &&
+            !shared->options.inject && atomic_load(&shared->counts[COUNT_FILE_REGISTERED]) &&
+            !atomic_load(&shared->counts[COUNT_FILE_MERGED]))
+                complain("nothing of any file was merged: this run proves nothing of them");
 }
 
 /* ------------------------------------------------------------------ the frame */
@@ -226,6 +235,7 @@ static void kill_known(void)
                 kill_if_there(atomic_load(&shared->children[i].pid));
         for (unsigned i = 0; i < shared->options.clients; i++)
                 kill_if_there(atomic_load(&shared->clients[i].pid));
+        kill_if_there(atomic_load(&shared->writer.pid));
 }
 
 /* A child that is forked at this moment is known a moment later. */
@@ -283,6 +293,7 @@ static bool prepare(const struct options *options)
                 return false;
         content_make(shared->contents);
         make_direct_file();
+        shared->has_views = views_create();
         return true;
 }
 
@@ -290,6 +301,7 @@ static void clean_up(void)
 {
         if (shared->direct_path[0])
                 unlink(shared->direct_path);
+        views_remove();
         nftw(shared->directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 

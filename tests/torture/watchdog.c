@@ -16,8 +16,12 @@
 static bool hangs(const struct progress *progress)
 {
         uint64_t since = atomic_load(&progress->since_ns);
+        unsigned seconds = shared->options.hang_seconds;
 
-        return clock_now() > since + shared->options.hang_seconds * NSEC_PER_SEC;
+        /* Who writes to files may have to wait. */
+        if (progress == &shared->writer)
+                seconds = MAX(seconds, VIEW_WRITER_SECONDS);
+        return clock_now() > since + seconds * NSEC_PER_SEC;
 }
 
 /* `gone`: who serves a child's memory depends on whether its client lives. */
@@ -51,6 +55,7 @@ void watchdog_step(void)
         }
         for (unsigned i = 0; i < MAX_CHILDREN; i++)
                 look_at_child(&shared->children[i]);
+        look(&shared->writer, "the writer of files", 0, false);
 }
 
 static void print_file(const char *path, const char *name)

@@ -108,6 +108,7 @@ static void verify_all(struct worker *worker)
                         }
                 gate_leave(&area->layout);
         }
+        views_verify(worker, "at the child's end");
 }
 
 /* The connection of its own that a child made; nobody else is there. */

@@ -16,6 +16,7 @@
 #include "model/random.h"
 #include "torture/area.h"
 #include "torture/shared.h"
+#include "torture/view.h"
 
 #define WORKER_BUFFER_PAGES 64
 
@@ -49,6 +50,7 @@ struct worker {
         int peer;   /* the process that reaches into ours, see peer.h; -EBADF: none */
         bool has_ring;
         struct io_uring ring;
+        struct view views[VIEWS_PER_WORKER];
 };
 
 /* A number below `n`. */
