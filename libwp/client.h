@@ -314,6 +314,9 @@ int filerun_merge(struct wp_client *client, struct wp_region *region, const stru
 int filerun_restore(struct wp_client *client, struct wp_region *region, const struct wire_run *wire,
                     struct wire_run_result *result) wp_check;
 void filerun_forget(struct wp_region *region); /* within `running` */
+/* The process is about to fork, within `running`; it is the child of fork(3), and alone. */
+void filerun_before_fork(struct wp_client *client);
+void filerun_after_fork_child(struct wp_client *client);
 /* Everything that is merged of mappings of files goes back to them, at once. */
 void filerun_restore_all(struct wp_client *client);
 /* The same of [start, start + length), of one region; -ENOMEM: not all of it. */

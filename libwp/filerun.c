@@ -35,6 +35,11 @@
  * when memory is short, and nothing is copied. But writers to mappings of regular files cannot be held: what is written in the very
  * moment in which it goes back, to a page that was made writable, may be lost.
  *
+ * A child would map the pool's pages without anybody knowing of it, since the kernel copies no page tables of such mappings, and
+ * would see what is written to the other file of an alias. So what is merged is not copied into children (MADV_DONTFORK). One that
+ * fork(3) makes puts back the file's mappings before it does anything else; before that the parent has put back those pages
+ * of which it has private copies. One of a raw clone(2) has nothing there.
+ *
  * The lease outlasts the daemon, since we have descriptors that share it: who wants to write waits until they are closed, and
  * they are when everything has gone back to its file, which it does when the connection ends. It goes back, too, if somebody
  * has been waiting for a daemon that is stopped. Only after the kernel's patience (lease-break-time) he need not wait any more.
@@ -185,6 +190,8 @@ static int map_source(struct file_run *run, int fd, uint64_t offset)
         if (source == MAP_FAILED)
                 return -errno;
         r = (int)error_from(madvise(source, bytes, MADV_POPULATE_READ));
+        if (r >= 0)
+                r = (int)error_from(madvise(source, bytes, MADV_DONTFORK));
         if (r < 0)
                 munmap(source, bytes);
         else
@@ -453,6 +460,87 @@ int filerun_give_back(struct wp_client *client, struct wp_region *region, uintpt
         r = give_back(client, region, start, length);
         pthread_mutex_unlock(&client->running);
         return r;
+}
+
+/* ------------------------------------------------------------------ children */
+
+/* The end of the pages of the region, from `page` on, that are merged, or are not. */
+static size_t merged_end(const struct wp_region *region, size_t page)
+{
+        return bitmap_run_end(region->merged, page, region->length / PAGE_BYTES);
+}
+
+/* The parts of a run that a child could not put back as they are: private copies, and what has another protection now. */
+static void put_back_special(struct file_run *run)
+{
+        uint64_t special[BITMAP_WORDS(WIRE_RUN_PAGES)] = {0};
+
+        if (!(run->region->kept.flags & WIRE_KEPT_SHARED) &&
+            !find_copied(run, (void *)run->address, run->n_pages, special))
+                memset(special, 0xff, sizeof(special));
+        for (unsigned page = 0, end; page < run->n_pages; page = end) {
+                struct mapping mapping = {.end = 0};
+                int r = mapping_query(run->client->maps_fd, page_address(run, page), &mapping);
+
+                end = run->n_pages;
+                if (r >= 0 && mapping.end < page_address(run, end))
+                        end = (unsigned)((mapping.end - run->address) / PAGE_BYTES);
+                for (unsigned i = page;
+                     i < end && (r < 0 || (int)mapping.protection != protection_of(run->region)); i++)
+                        bitmap_set(special, i);
+        }
+        for (unsigned page = 0, end; page < run->n_pages; page = end) {
+                end = (unsigned)bitmap_run_end(special, page, run->n_pages);
+                if (bitmap_get(special, page))
+                        (void)!restore(run, page, end);
+        }
+}
+
+void filerun_before_fork(struct wp_client *client)
+{
+        for (uint32_t i = 0; i < client->n_regions; i++) {
+                struct wp_region *region = &client->regions[i];
+                size_t n_pages = region->length / PAGE_BYTES;
+
+                for (size_t page = 0, end; region->shadow && page < n_pages; page = end) {
+                        struct wire_run_result result = {.error = 0};
+                        struct file_run run = {.client = client,
+                                               .region = region,
+                                               .address = region->start + page * PAGE_BYTES,
+                                               .done = result.done,
+                                               .busy = result.busy};
+
+                        end = MIN(merged_end(region, page), page + WIRE_RUN_PAGES);
+                        run.n_pages = (unsigned)(end - page);
+                        if (bitmap_get(region->merged, page))
+                                put_back_special(&run);
+                }
+        }
+}
+
+/* The shadow may consist of several mappings. */
+static void put_back_in_child(struct wp_region *region, size_t page, size_t end)
+{
+        char *shadow = region->shadow + page * PAGE_BYTES, *place = (char *)region->start + page * PAGE_BYTES;
+
+        if (remap(shadow, place, (end - page) * PAGE_BYTES, MREMAP_DONTUNMAP))
+                return;
+        for (size_t i = 0; i < end - page; i++)
+                (void)!remap(shadow + i * PAGE_BYTES, place + i * PAGE_BYTES, PAGE_BYTES, MREMAP_DONTUNMAP);
+}
+
+void filerun_after_fork_child(struct wp_client *client)
+{
+        for (uint32_t i = 0; i < client->n_regions; i++) {
+                struct wp_region *region = &client->regions[i];
+
+                for (size_t page = 0, end; region->shadow && page < region->length / PAGE_BYTES; page = end) {
+                        end = merged_end(region, page);
+                        if (bitmap_get(region->merged, page))
+                                put_back_in_child(region, page, end);
+                }
+                filerun_forget(region);
+        }
 }
 
 /* ------------------------------------------------------------------ files, and their leases */

@@ -257,17 +257,34 @@ void client_close_all(struct wp_client *client)
  * that, the child would never have them. So fork(3) waits for the end of the run, and the next run for the end of
  * fork(3). A child that is made in other ways relies on events alone (run.c).
  */
+static sigset_t before_fork_mask; /* guarded by clients_lock */
+
+/* A signal handler must not run in the child before it has all of its memory (filerun.c). */
 static void before_fork(void)
 {
+        sigset_t all;
+
         pthread_mutex_lock(&clients_lock);
-        for (struct wp_client *client = clients; client; client = client->next)
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before_fork_mask);
+        for (struct wp_client *client = clients; client; client = client->next) {
                 pthread_mutex_lock(&client->running);
+                filerun_before_fork(client);
+        }
 }
 
 static void let_run(void)
 {
         for (struct wp_client *client = clients; client; client = client->next)
                 pthread_mutex_unlock(&client->running);
+}
+
+static void end_fork(void)
+{
+        sigset_t mask = before_fork_mask;
+
+        pthread_mutex_unlock(&clients_lock);
+        pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
 /*
@@ -281,16 +298,18 @@ static void after_fork_parent(void)
                 pthread_mutex_lock(&client->serving);
                 pthread_mutex_unlock(&client->serving);
         }
-        pthread_mutex_unlock(&clients_lock);
+        end_fork();
 }
 
 static void after_fork_child(void)
 {
         let_run();
-        for (struct wp_client *client = clients; client; client = client->next)
+        for (struct wp_client *client = clients; client; client = client->next) {
+                filerun_after_fork_child(client);
                 client_close_all(client);
+        }
         clients = NULL;
-        pthread_mutex_unlock(&clients_lock);
+        end_fork();
 }
 
 static void watch_forks(void)

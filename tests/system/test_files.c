@@ -430,6 +430,32 @@ static void executables(uid_t uid)
         end(&scene);
 }
 
+/* Children have the file's own mappings, and their parents' copies. */
+static void children(uid_t uid)
+{
+        struct scene scene;
+        struct client child;
+
+        begin(&scene, uid);
+        add(&scene, uid, map_file, 0, MAP_PRIVATE);
+        add(&scene, uid, map_file, 1, MAP_PRIVATE);
+        add(&scene, uid, map_anonymous, 0, 0);
+        check_shared(&scene, 2 * N_PAGES, N_PAGES);
+        for (long i = 0; i < 2; i++) {
+                CHECK_OK(client_do(&scene.clients[i], scribble, 0, 10, 20));
+                client_fork(&scene.clients[i], &child);
+                CHECK(file_pages(&child, i) == N_PAGES, "only %ld pages of the child map the file",
+                      file_pages(&child, i));
+                client_do(&child, program_verify, 0, 0, 0);
+                CHECK_OK(client_do(&child, scribble, 0, 25, 20));
+                client_do(&child, program_verify, 0, 0, 0);
+                client_do(&scene.clients[i], program_verify, 0, 0, 0);
+                client_stop_child(&scene.clients[i], &child);
+        }
+        verify(&scene);
+        end(&scene);
+}
+
 static void write_version(const char *path, long file, unsigned version)
 {
         int fd;
@@ -592,8 +618,8 @@ static void refused(uid_t uid)
 static const struct harness_test tests[] = {
         HARNESS_BOTH(private_files), HARNESS_BOTH(shared_files), HARNESS_BOTH(across_kinds),
         HARNESS_USER(same_file),     HARNESS_BOTH(written),      HARNESS_USER(unwritable),
-        HARNESS_BOTH(on_request),    HARNESS_USER(executables),  HARNESS_BOTH(writer),
-        HARNESS_USER(daemon_gone),   HARNESS_ROOT(refused),
+        HARNESS_BOTH(on_request),    HARNESS_USER(executables),  HARNESS_BOTH(children),
+        HARNESS_BOTH(writer),        HARNESS_USER(daemon_gone),  HARNESS_ROOT(refused),
 };
 
 HARNESS_MAIN(tests)

@@ -308,6 +308,9 @@ void views_note_fork(struct worker *worker)
 
 void views_forget(struct worker *worker)
 {
-        for (unsigned i = 0; i < VIEWS_PER_WORKER; i++)
+        for (unsigned i = 0; i < VIEWS_PER_WORKER; i++) {
                 worker->views[i].region = NULL;
+                if (worker->forked.raw)
+                        worker->views[i].memory = NULL;
+        }
 }

@@ -69,5 +69,5 @@ void view_write(struct worker *worker, struct view *view, size_t page, size_t n)
 /* Before a fork(2). */
 void views_note_fork(struct worker *worker);
 
-/* Their regions are gone: the connection is closed, or this is a child. */
+/* Their regions are gone: the connection is closed, or this is a child. That of a raw clone(2) lacks what was merged of them. */
 void views_forget(struct worker *worker);
