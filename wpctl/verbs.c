@@ -332,18 +332,35 @@ static void status_scanning(struct table *table, const json_t *status)
         status_count(table, status, "unmerges", "unmerges", "");
 }
 
-static void status_writes(struct table *table, const struct verb_args *args, const json_t *status)
+static void status_latency(struct table *table, const struct verb_args *args, const json_t *latency)
 {
         static const char *const rows[][2] = {
                 {"latency, median", "p50"}, {"latency, 99%", "p99"}, {"latency, worst", "max"}};
-        const json_t *latency = json_object_get(status, "fault_latency_us");
         char text[TABLE_NUMBER_MAX];
 
-        table_heading(table, "Writes to merged pages");
-        status_count(table, status, "write faults", "write_faults", "");
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
                 status_row(table, rows[i][0], measure(latency, rows[i][1], args->utf8 ? "µs" : "us", text),
                            "");
+}
+
+static void status_writes(struct table *table, const struct verb_args *args, const json_t *status)
+{
+        table_heading(table, "Writes to merged pages");
+        status_count(table, status, "write faults", "write_faults", "");
+        status_latency(table, args, json_object_get(status, "fault_latency_us"));
+}
+
+/* Nothing, where nobody maps any. */
+static void status_files(struct table *table, const struct verb_args *args, const json_t *status)
+{
+        if (number(status, "files") <= 0 && number(status, "lease_breaks") <= 0)
+                return;
+        table_heading(table, "Mappings of files");
+        status_count(table, status, "files", "files", "");
+        status_count(table, status, "leased", "files_leased", "others are open for writing");
+        status_share(table, status, "pages", "file_pages", "of files that equal pages stand for");
+        status_count(table, status, "lease breaks", "lease_breaks", "somebody wanted to write");
+        status_latency(table, args, json_object_get(status, "lease_break_us"));
 }
 
 static void status_cost(struct table *table, const json_t *status)
@@ -387,6 +404,7 @@ static int print_status(const struct verb_args *args, const json_t *reply, FILE 
         status_pages(table, reply);
         status_scanning(table, reply);
         status_writes(table, args, reply);
+        status_files(table, args, reply);
         status_cost(table, reply);
         return print_table(table, out);
 }

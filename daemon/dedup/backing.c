@@ -102,6 +102,7 @@ void backing_share(const struct region *region, uint32_t page)
 
         if (!backing_page(region, page, &file_page) || region->backing->sites[file_page] == UINT16_MAX)
                 return;
+        region->backing->n_replaced += !region->backing->sites[file_page];
         region->backing->n_extra += region->backing->sites[file_page]++ > 0;
 }
 
@@ -113,6 +114,7 @@ void backing_unshare(const struct region *region, uint32_t page)
             region->backing->sites[file_page] == UINT16_MAX)
                 return;
         region->backing->n_extra -= --region->backing->sites[file_page] > 0;
+        region->backing->n_replaced -= !region->backing->sites[file_page];
 }
 
 void backing_use(struct backing *backing, uint32_t page)

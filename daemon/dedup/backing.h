@@ -60,10 +60,12 @@ struct backing {
                 deadline_ns; /* LEASED: when to look at it; BREAKING: of the members; OPEN: when to try the lease again */
         uint64_t retry_ns;   /* OPEN: between attempts */
         uint64_t leased_ns;  /* since when */
+        uint64_t asked_ns;   /* BREAKING: since when we know of somebody who wants to write */
         uint64_t grace_ns;   /* until then somebody whose connection ended may still be giving back */
         uint32_t n_pages;    /* whole ones; what is behind them is never merged */
         struct list regions; /* region->sibling */
         uint16_t *sites;     /* by page: how many regions share it */
+        uint64_t n_replaced; /* pages of the file that have any: equal pages are mapped in their place */
         uint64_t n_extra;    /* sites beyond the first, all together */
         bool others_read;    /* everybody may read it, */
         bool owner_reads;    /* or its owner, */

@@ -335,11 +335,12 @@ static void send_away(struct merger *merger, const struct backing *backing)
 }
 
 /* A lease that ended sooner than it was waited for was not worth it: the next one is waited for longer. */
-static void let_writer_go(struct backing *backing, uint64_t now_ns)
+static void let_writer_go(struct merger *merger, struct backing *backing, uint64_t now_ns)
 {
         bool short_lived = now_ns - backing->leased_ns < backing->retry_ns;
 
         lease_release(backing->fd);
+        hist_add(&merger->lease_wait, clock_now() - backing->asked_ns);
         backing->state = BACKING_OPEN;
         backing->retry_ns = short_lived ? MIN(backing->retry_ns * 2, RETRY_MAX_NS) : RETRY_NS;
         backing->deadline_ns = now_ns + backing->retry_ns;
@@ -354,7 +355,7 @@ static void advance_breaking(struct merger *merger, struct backing *backing, uin
         if (used && late)
                 send_away(merger, backing);
         if (!used || late)
-                let_writer_go(backing, now_ns);
+                let_writer_go(merger, backing, now_ns);
 }
 
 /* Whatever was read of it may have changed. */
@@ -384,6 +385,7 @@ static void advance_open(struct merger *merger, struct backing *backing, uint64_
 static void begin_breaking(struct backing *backing, uint64_t now_ns)
 {
         backing->state = BACKING_BREAKING;
+        backing->asked_ns = now_ns;
         backing->deadline_ns = now_ns + BACKING_BREAK_NS;
 }
 

@@ -149,6 +149,7 @@ struct merger {
         bool retry_candidates;
         struct round round;
         struct merger_stat stat; /* the counters; totals are made when asked for */
+        struct hist lease_wait;  /* as in struct merger_stat */
 };
 
 static inline struct member *member_of(const struct region *region)

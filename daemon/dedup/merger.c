@@ -940,6 +940,7 @@ void merger_stat(struct merger *merger, struct merger_stat *ret_stat)
 
         stat.paused = merger->paused;
         stat.active = merger->round.active;
+        stat.lease_wait = &merger->lease_wait;
         stat.worker_cpu_ns = worker_cpu_ns(merger->worker);
         stat.metadata_bytes = sizeof(*merger);
         list_for_each(link, &merger->members) {
@@ -972,6 +973,8 @@ void merger_stat(struct merger *merger, struct merger_stat *ret_stat)
                 const struct backing *backing = list_entry(link, struct backing, link);
 
                 stat.files++;
+                stat.files_leased += backing->state == BACKING_LEASED;
+                stat.file_pages += backing->n_replaced;
                 stat.metadata_bytes += backing_bytes(backing);
                 /* One page of a file is one, however many map it. */
                 stat.pages_sharing -= MIN(stat.pages_sharing, backing->n_extra);

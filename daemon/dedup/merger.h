@@ -30,6 +30,7 @@
 #include "dedup/member.h"
 #include "dedup/nodes.h"
 #include "util/error.h"
+#include "util/hist.h"
 
 struct merger;
 
@@ -66,9 +67,12 @@ struct merger_stat {
         uint64_t count[PAGE_N_STATES];
         uint64_t pages_shared;
         uint64_t pages_sharing;
-        uint64_t files;         /* of which mappings are registered */
+        uint64_t files;         /* of which mappings are registered, or serve others */
+        uint64_t files_leased;  /* of these; others are being written */
+        uint64_t file_pages;    /* that equal pages have taken the place of */
         uint64_t pages_retired; /* that nobody shares so far as we know, but somebody maps */
         uint64_t vmas;
+        const struct hist *lease_wait; /* ns from hearing of who wants to write to a file to letting him go */
 };
 
 /* The answer to a register call or a task: error, the region if it is registered now, a sentence when there is one. */

@@ -33,6 +33,12 @@ static json_t *failures_document(const uint64_t *failures)
         return document;
 }
 
+static json_t *latency_document(const struct hist *latency)
+{
+        return json_pack("{s:f, s:f, s:f}", "p50", micros(hist_quantile(latency, 500)), "p99",
+                         micros(hist_quantile(latency, 990)), "max", micros(hist_max(latency)));
+}
+
 json_t *status_totals(const struct status_source *source)
 {
         struct session_fault_stat served;
@@ -48,7 +54,7 @@ json_t *status_totals(const struct status_source *source)
         profit = (int64_t)((stat.pages_sharing + stat.count[PAGE_ZERO]) * PAGE_BYTES) - (int64_t)metadata;
         return json_pack(
                 "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, "
-                "s:I, s:I, s:{s:f, s:f, s:f}, s:{s:f, s:f, s:f}}",
+                "s:I, s:I, s:{s:f, s:f, s:f}, s:o, s:I, s:I, s:I, s:I, s:o}",
                 "version", WPD_VERSION, "state",
                 stat.paused   ? "paused"
                 : stat.active ? "scanning"
@@ -69,8 +75,10 @@ json_t *status_totals(const struct status_source *source)
                 (json_int_t)metadata, "vmas", (json_int_t)stat.vmas, "cpu_seconds", "control",
                 seconds(clock_ns(CLOCK_THREAD_CPUTIME_ID)), "fault",
                 seconds(fault.cpu_ns + served.watcher_cpu_ns), "scan", seconds(stat.worker_cpu_ns),
-                "fault_latency_us", "p50", micros(hist_quantile(served.latency, 500)), "p99",
-                micros(hist_quantile(served.latency, 990)), "max", micros(hist_max(served.latency)));
+                "fault_latency_us", latency_document(served.latency), "files", (json_int_t)stat.files,
+                "files_leased", (json_int_t)stat.files_leased, "file_pages", (json_int_t)stat.file_pages,
+                "lease_breaks", (json_int_t)hist_count(stat.lease_wait), "lease_break_us",
+                latency_document(stat.lease_wait));
 }
 
 /* ------------------------------------------------------------------ clients and regions */
@@ -131,7 +139,14 @@ static json_t *flags_document(uint64_t flags)
                 json_array_append_new(document, json_string("notify"));
         if (flags & WP_LAZY)
                 json_array_append_new(document, json_string("lazy"));
+        if (flags & WP_EXEC)
+                json_array_append_new(document, json_string("exec"));
         return document;
+}
+
+static const char *kind(const struct region *region)
+{
+        return region->backing ? "file" : region->shared ? "shared" : "private";
 }
 
 static json_t *region_document(const struct member *member, const struct region *region)
@@ -139,9 +154,9 @@ static json_t *region_document(const struct member *member, const struct region 
         const uint64_t *count = region->count;
 
         return json_pack(
-                "{s:i, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "pid",
+                "{s:i, s:I, s:I, s:I, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "pid",
                 member->space.pid, "region", (json_int_t)region->id, "address", (json_int_t)region->start,
-                "length", (json_int_t)((uint64_t)region->n_pages * PAGE_BYTES), "flags",
+                "length", (json_int_t)((uint64_t)region->n_pages * PAGE_BYTES), "kind", kind(region), "flags",
                 flags_document(region->flags), "pages", (json_int_t)region->n_pages, "pages_resident",
                 (json_int_t)(region->n_pages - count[PAGE_EMPTY] - count[PAGE_ZERO] - count[PAGE_EXCLUDED]),
                 "pages_merged", (json_int_t)(count[PAGE_MERGED] + count[PAGE_ALIASED] + count[PAGE_FOREIGN]),
@@ -212,6 +227,10 @@ static void examine_region(json_t *document, const struct member *member, const 
                 add_finding(document, member->space.pid, region->id, region->start, length,
                             region->n_remnants, reason_name(REASON_REMNANT), reason_text(REASON_REMNANT),
                             reason_remedy(REASON_REMNANT));
+        if (region->backing && region->backing->state != BACKING_LEASED)
+                add_finding(document, member->space.pid, region->id, region->start, length, region->n_pages,
+                            "open_for_writing", "somebody has the file open for writing",
+                            "none needed: merged again when nobody has it open for writing");
         if (!(region->flags & WP_MERGE))
                 add_finding(document, member->space.pid, region->id, region->start, length, region->n_pages,
                             "no_merge", "registered without WP_MERGE", "register it with WP_MERGE");

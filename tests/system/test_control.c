@@ -101,7 +101,8 @@ static const char *const status_fields[] = {
         "bytes_registered", "pages_tracked",  "pages_shared",   "pages_sharing",    "pages_unshared",
         "pages_volatile",   "zero_pages",     "pages_scanned",  "pages_skipped",    "full_scans",
         "merges",           "merge_failures", "write_faults",   "unmerges",         "general_profit",
-        "metadata_bytes",   "vmas",           "cpu_seconds",    "fault_latency_us",
+        "metadata_bytes",   "vmas",           "cpu_seconds",    "fault_latency_us", "files",
+        "files_leased",     "file_pages",     "lease_breaks",   "lease_break_us",
 };
 
 static void verbs(uid_t uid)

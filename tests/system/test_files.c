@@ -222,6 +222,18 @@ static void check_shared(const struct scene *scene, int64_t shared, int64_t shar
         verify(scene);
 }
 
+/* What status says of files: how many, and how many of their pages equal ones stand for. */
+static void check_files(const struct scene *scene, int64_t files, int64_t pages)
+{
+        int64_t seen = service_figure(&scene->service, "file_pages");
+
+        CHECK(service_figure(&scene->service, "files") == files &&
+                      service_figure(&scene->service, "files_leased") == files,
+              "%lld files, %lld of them leased", (long long)service_figure(&scene->service, "files"),
+              (long long)service_figure(&scene->service, "files_leased"));
+        CHECK(seen == pages, "%lld pages of files are replaced", (long long)seen);
+}
+
 static long file_pages(const struct client *client, long file)
 {
         return client_do(client, count_file_bytes, 0, file, 0) / (long)PAGE_BYTES;
@@ -251,6 +263,7 @@ static void files_in(uid_t uid, int kind)
         for (long i = 0; i < 2; i++)
                 add(&scene, uid, map_file, i, kind);
         check_shared(&scene, N_PAGES, N_PAGES);
+        check_files(&scene, 2, N_PAGES);
         CHECK(file_pages(&scene.clients[0], 0) + file_pages(&scene.clients[1], 0) +
                               file_pages(&scene.clients[0], 1) + file_pages(&scene.clients[1], 1) ==
                       2 * N_PAGES,
@@ -293,8 +306,10 @@ static void across_kinds(uid_t uid)
         add(&scene, uid, map_anonymous, 0, 0);
         add(&scene, uid, map_file, 0, MAP_PRIVATE);
         check_shared(&scene, N_PAGES, N_PAGES);
+        check_files(&scene, 1, N_PAGES);
         add(&scene, uid, map_file, 1, MAP_SHARED);
         check_shared(&scene, N_PAGES, 2 * N_PAGES);
+        check_files(&scene, 2, 2 * N_PAGES);
         end(&scene);
 }
 
@@ -475,6 +490,7 @@ static void writer(uid_t uid)
         unsigned rounds = wanted ? (unsigned)atoi(wanted) : LEASE_ROUNDS, n_merged = 0;
         struct scene scene;
 
+        alarm(120 + 2 * rounds);
         begin(&scene, uid);
         add(&scene, uid, map_file, 0, MAP_PRIVATE);
         add(&scene, uid, map_file, 0, MAP_SHARED);
@@ -498,6 +514,8 @@ static void writer(uid_t uid)
         for (long i = 0; i < N_CLIENTS; i++)
                 CHECK(client_finish(&scene.clients[i]) > 0, "nothing was read");
         CHECK(n_merged == rounds, "it was merged in %u of %u rounds", n_merged, rounds);
+        CHECK(service_figure(&scene.service, "lease_breaks") >= rounds, "%lld leases ended in %u rounds",
+              (long long)service_figure(&scene.service, "lease_breaks"), rounds);
         for (long i = 0; i < N_CLIENTS; i++) {
                 CHECK_OK(client_do(&scene.clients[i], program_unregister, 0, 0, 0));
                 CHECK(file_pages(&scene.clients[i], i / 2) == N_PAGES, "only %ld pages map the file",

@@ -460,7 +460,7 @@ static uint32_t naive_page(const struct naive *naive, const struct backing *back
 
 static void naive_check(const struct naive *naive, const struct backing *backing)
 {
-        uint64_t n_extra = 0, n_users = 0, n_canonical = 0;
+        uint64_t n_extra = 0, n_replaced = 0, n_users = 0, n_canonical = 0;
 
         for (uint32_t file_page = 0; file_page < backing->n_pages; file_page++) {
                 uint32_t sites = 0;
@@ -470,12 +470,14 @@ static void naive_check(const struct naive *naive, const struct backing *backing
                                 sites += naive->shares[i][page] &&
                                          naive_page(naive, backing, i, page) == file_page;
                 n_extra += sites ? sites - 1 : 0;
+                n_replaced += sites > 0;
                 n_users += naive->n_users[file_page];
                 n_canonical += naive->n_users[file_page] > 0;
                 assert_int_equal(backing->sites[file_page], sites);
                 assert_int_equal(backing->users[file_page], naive->n_users[file_page]);
         }
         assert_int_equal(backing->n_extra, n_extra);
+        assert_int_equal(backing->n_replaced, n_replaced);
         assert_int_equal(backing->n_users, n_users);
         assert_int_equal(backing->n_canonical, n_canonical);
 }

@@ -124,7 +124,7 @@ static void test_fields(void **state)
         } cases[] = {
                 {"method Status() -> (", "## status"},
                 {"type CpuSeconds (", "### cpu_seconds"},
-                {"type FaultLatency (", "### fault_latency_us"},
+                {"type Latency (", "### fault_latency_us"},
                 {"type Client (", "## clients"},
                 {"type Region (", "## regions"},
                 {"type Finding (", "## doctor"},

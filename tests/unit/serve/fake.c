@@ -25,7 +25,8 @@ static json_t *fake_status(void *context)
         if (fake->no_memory)
                 return NULL;
         return json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i,"
-                         " s:{s:i, s:i}, s:i, s:i, s:I, s:I, s:i, s:{s:f, s:f, s:f}, s:{s:f, s:f, s:f}}",
+                         " s:{s:i, s:i}, s:i, s:i, s:I, s:I, s:i, s:{s:f, s:f, s:f}, s:{s:f, s:f, s:f},"
+                         " s:i, s:i, s:i, s:i, s:{s:f, s:f, s:f}}",
                          "version", "1.2.3", "state", fake->paused ? "paused" : "running", "uptime_seconds",
                          93784, "clients", 2, "regions", 3, "bytes_registered", (json_int_t)1 << 30,
                          "pages_tracked", 262144, "pages_shared", 32768, "pages_sharing", 65536,
@@ -34,7 +35,9 @@ static json_t *fake_status(void *context)
                          "merge_failures", "busy", 12, "changed", 3, "write_faults", 4242, "unmerges", 17,
                          "general_profit", (json_int_t)532676608, "metadata_bytes", (json_int_t)4194304,
                          "vmas", 1234, "cpu_seconds", "control", 0.5, "fault", 1.25, "scan", 7.0,
-                         "fault_latency_us", "p50", 9.5, "p99", 74.0, "max", 1234.5);
+                         "fault_latency_us", "p50", 9.5, "p99", 74.0, "max", 1234.5, "files", 3,
+                         "files_leased", 2, "file_pages", 4711, "lease_breaks", 6, "lease_break_us", "p50",
+                         5800.0, "p99", 9100.0, "max", 9100.0);
 }
 
 static json_t *client_row(const struct fake *fake, pid_t pid, uid_t uid)
@@ -58,12 +61,12 @@ static json_t *fake_clients(void *context)
 
 static json_t *region_row(pid_t pid, int region)
 {
-        return json_pack("{s:i,s:i,s:I,s:I,s:[s,s,s],s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i}", "pid", (int)pid,
-                         "region", region, "address", (json_int_t)0x7fff00000000 + region * 4096, "length",
-                         (json_int_t)512 << 20, "flags", "merge", "notify", "sole", "pages", 131072,
-                         "pages_resident", 130000, "pages_merged", 32768, "zero_pages", 32768,
-                         "pages_volatile", 512, "pages_copied", 5, "pages_excluded", 100, "pages_refused", 3,
-                         "runs", 617);
+        return json_pack("{s:i,s:i,s:I,s:I,s:s,s:[s,s,s],s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i}", "pid",
+                         (int)pid, "region", region, "address", (json_int_t)0x7fff00000000 + region * 4096,
+                         "length", (json_int_t)512 << 20, "kind", "private", "flags", "merge", "notify",
+                         "sole", "pages", 131072, "pages_resident", 130000, "pages_merged", 32768,
+                         "zero_pages", 32768, "pages_volatile", 512, "pages_copied", 5, "pages_excluded", 100,
+                         "pages_refused", 3, "runs", 617);
 }
 
 static json_t *fake_regions(void *context, pid_t pid)

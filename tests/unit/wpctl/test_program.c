@@ -149,6 +149,8 @@ static const struct case_ {
         {"status", 0, "512.0 MiB  50.0% of registered", NULL},
         {"status", 0, "16.0 bytes per tracked page", NULL},
         {"status", 0, "74.00 us", NULL},
+        {"status", 0, "9100.00 us", NULL},
+        {"status", 0, "of files that equal pages stand for", NULL},
         {"clients", 0, "qemu-system-x86", NULL},
         {"regions", 0, "512.0 MiB", NULL},
         {"regions 4711", 0, "merge,notify,sole", NULL},
@@ -203,7 +205,8 @@ static void check(const char *args, const char *socket, int status, const char *
 {
         run_wpctl(&(struct run){.args = args, .socket = socket});
         assert_int_equal(outcome.status, status);
-        assert_non_null(strstr(outcome.out, out ? out : ""));
+        if (!strstr(outcome.out, out ? out : ""))
+                fail_msg("wpctl %s does not say \"%s\", but: %s", args, out, outcome.out);
         assert_non_null(strstr(outcome.err, err ? err : ""));
         assert_int_equal(!*outcome.out, !out);
         assert_int_equal(!*outcome.err, !err);
