@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
 
+#include "kernel/mapfile.h"
 #include "util/bits.h"
 
 struct reason_words {
@@ -65,9 +66,17 @@ static bool is_special(const struct vma *vma)
         return false;
 }
 
+/* What memfd_secret(2) makes is a file of that name, which no process has mounted. */
+static bool is_secret(const struct vma *vma)
+{
+        return vma->inode && vma->shared && !strncmp(vma->name, "/secretmem", strlen("/secretmem"));
+}
+
 /* Memory that is of no use to us whatever is to be done with it. */
 static enum reason special_reason(const struct vma *vma)
 {
+        if (is_secret(vma))
+                return REASON_SECRET;
         if (vma->flags & (VMA_IO | VMA_PFNMAP | VMA_MIXED) || is_special(vma))
                 return REASON_DEVICE;
         if (vma->flags & VMA_HUGETLB)
@@ -140,6 +149,8 @@ enum reason policy_file_system(const char *type)
         for (size_t i = 0; i < ARRAY_SIZE(good); i++)
                 if (!strcmp(type, good[i]))
                         return REASON_NONE;
+        if (!strcmp(type, MAPFILE_DAX))
+                return REASON_DAX;
         return strcmp(type, "tmpfs") ? REASON_FILE_SYSTEM : REASON_STORAGE;
 }
 

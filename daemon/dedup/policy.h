@@ -24,6 +24,8 @@
           "merging them would save nothing: leave it out")                                                   \
         X(FILE_SYSTEM, "file_system", "its file system does not promise to keep a file as it is",            \
           "use a local file system: ext4, xfs, btrfs")                                                       \
+        X(DAX, "dax", "the file is accessed directly (DAX): its pages are the storage itself",               \
+          "leave it out, or mount the file system without DAX")                                              \
         X(WRITTEN, "open_for_writing", "the file is open for writing",                                       \
           "register it when nobody has it open for writing")                                                 \
         X(EVENTS, "no_events", "writes to a mapping of a file cannot be noticed",                            \
@@ -32,6 +34,7 @@
           "use anonymous memory, memfd or tmpfs")                                                            \
         X(PROTECTION, "protection", "not both readable and writable, or executable",                         \
           "mprotect() it PROT_READ|PROT_WRITE before registering")                                           \
+        X(SECRET, "secretmem", "secret memory, which nobody else may see", "leave it out")                   \
         X(HUGETLB, "hugetlb", "hugetlbfs pages", "use ordinary pages")                                       \
         X(DEVICE, "device", "device or special memory", "register ordinary memory only")                     \
         X(LOCKED, "locked", "mlocked: its pages may not move", "munlock() it first")                         \

@@ -70,6 +70,8 @@ int mapfile_find(pid_t pid, uint64_t start, uint64_t end, char ret_type[MAPFILE_
         if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &stx) < 0)
                 return -errno;
         r = stx.stx_mask & STATX_MNT_ID ? find_type(pid, stx.stx_mnt_id, ret_type) : -EOPNOTSUPP;
+        if (r >= 0 && stx.stx_attributes & STATX_ATTR_DAX)
+                strcpy(ret_type, MAPFILE_DAX);
         if (r >= 0)
                 *ret_fd = fd_take(&fd);
         return r;

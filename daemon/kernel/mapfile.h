@@ -18,6 +18,9 @@
 
 #define MAPFILE_TYPE_BYTES 32
 
+/* In place of the type, if loads and stores go to the storage itself (statx(2), STATX_ATTR_DAX): a name that no file system has. */
+#define MAPFILE_DAX "(dax)"
+
 /*
  * The file behind the mapping [start, end), as a descriptor that only names it (O_PATH), and the type of its file system, cut
  * to fit. -ENOENT: there is no mapping with these borders, or the file is of no mount of the process. Needs

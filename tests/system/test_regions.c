@@ -522,6 +522,19 @@ static char *make_hugetlb(void)
         return memory == MAP_FAILED ? NULL : memory;
 }
 
+static char *make_secret(void)
+{
+        int fd = (int)syscall(SYS_memfd_secret, O_CLOEXEC);
+        char *memory;
+
+        if (fd < 0)
+                return NULL;
+        CHECK(!ftruncate(fd, BYTES), "%m");
+        memory = map(ALL_READY, MAP_SHARED, fd);
+        close(fd);
+        return memory;
+}
+
 /* `readable`: the memory's content is compared; it can be changed unless it is `readonly`. */
 static const struct kind {
         const char *name;
@@ -541,6 +554,7 @@ static const struct kind {
         {"shared file", make_shared_file, true, false, "shared mapping"},
         {"private memfd", make_memfd, true, false, "memfd"},
         {"hugetlb", make_hugetlb, false, false, "hugetlb"},
+        {"secret", make_secret, true, false, "secret"},
         {"growsdown", make_growsdown, true, false, "grows down"},
         {"locked", make_locked, true, false, "mlocked"},
         {"dontfork", make_dontfork, true, false, "MADV_DONTFORK"},

@@ -23,6 +23,7 @@
 
 #include "dedup/policy.h"
 #include "kernel/hold.h"
+#include "kernel/mapfile.h"
 #include "kernel/uapi.h"
 #include "util/bits.h"
 #include "util/cleanup.h"
@@ -330,6 +331,8 @@ static void test_file_system(void **state)
                 {REASON_FILE_SYSTEM, "tmpfs.x"},
                 {REASON_FILE_SYSTEM, "devtmpfs"},
                 {REASON_FILE_SYSTEM, "fuse.ext4"},
+                {REASON_FILE_SYSTEM, "dax"},
+                {REASON_DAX, MAPFILE_DAX},
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
@@ -549,6 +552,15 @@ static void *make_uffd(char *fresh)
         return or_null(ioctl(fd, UFFDIO_REGISTER, &registration), fresh);
 }
 
+static void *make_secret(char *fresh)
+{
+        int fd = (int)syscall(SYS_memfd_secret, O_CLOEXEC);
+
+        if (fd < 0 || ftruncate(fd, LENGTH) < 0)
+                return NULL;
+        return mmap(fresh, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+}
+
 static const struct kind kinds[] = {
         {"private anonymous", REASON_NONE, make_plain},
         {"shared anonymous", REASON_SHARED, make_shared},
@@ -558,6 +570,7 @@ static const struct kind kinds[] = {
         {"read-only", REASON_PROTECTION, make_readonly},
         {"executable", REASON_PROTECTION, make_executable},
         {"hugetlb", REASON_HUGETLB, make_huge},
+        {"secret", REASON_SECRET, make_secret},
         {"locked", REASON_LOCKED, make_locked},
         {"growing down", REASON_STACK, make_growsdown},
         {"stack", REASON_STACK, make_stack},
