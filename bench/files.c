@@ -11,7 +11,8 @@
  *
  * The first two also with the kernel's KSM, which is given the same memory. Saved is what there is less of, all together: pages of
  * the two files in the page cache (mincore(2)), anonymous and shared memory of the processes (PSS: the pool is in it), and all memory
- * of wpd. Beside it is by how much the machine's free memory has grown, which is right if nobody else does anything.
+ * of wpd. Below it are what status says, and by how much the machine's free memory has grown and what our control group is charged
+ * with has shrunk, which are right if nobody else does anything. wpd is thought to be in the same group.
  * Exit status 0: measured, 2: usage, 3: something could not be done.
  */
 
@@ -252,6 +253,15 @@ static double free_mib(void)
         return (double)kb / 1024;
 }
 
+/* What our control group is charged with, wpd and the two processes in it; 0 where there is none. */
+static double charged_mib(void)
+{
+        uint64_t bytes = 0;
+
+        (void)!measure_charged(&bytes);
+        return (double)bytes / (1 << 20);
+}
+
 /* MiB of a file in the page cache. */
 static double cached_mib(const char *path)
 {
@@ -335,6 +345,8 @@ static double await_settled(void)
 struct figures {
         double saved_mib;
         double free_mib;
+        double charged_mib;
+        double counted_mib; /* by wpd */
         double seconds;
         double cpu;
 };
@@ -357,14 +369,16 @@ static double await_saved(const struct process *processes, double used_before)
 static struct figures with_wpd(const struct process *processes)
 {
         struct control_status before = status_now(), after;
-        double free_before = free_mib(), used_before = used_mib(processes);
+        double free_before = free_mib(), charged_before = charged_mib(), used_before = used_mib(processes);
         struct figures figures;
 
         order(processes, 'r');
         figures.seconds = await_settled();
         figures.saved_mib = await_saved(processes, used_before);
         figures.free_mib = free_mib() - free_before;
+        figures.charged_mib = charged_mib() - charged_before;
         after = status_now();
+        figures.counted_mib = (double)(after.pages_sharing * PAGE_BYTES) / (1 << 20);
         figures.cpu = cpu_of(&after) - cpu_of(&before);
         return figures;
 }
@@ -374,8 +388,8 @@ static struct figures with_ksm(const struct process *processes)
         struct ksm_settings tuned = ksm_defaults;
         struct ksm_counters counters = {.full_scans = 0};
         uint64_t began_ns = clock_now(), cpu_before = 0, cpu_after = 0;
-        double free_before = free_mib(), used_before = used_mib(processes);
-        struct figures figures;
+        double free_before = free_mib(), charged_before = charged_mib(), used_before = used_mib(processes);
+        struct figures figures = {.counted_mib = 0};
 
         tuned.pages_to_scan = 4000;
         tuned.sleep_millisecs = 10;
@@ -390,6 +404,7 @@ static struct figures with_ksm(const struct process *processes)
         must("ksm", ksm_cpu(&cpu_after));
         figures.saved_mib = used_before - used_mib(processes);
         figures.free_mib = free_mib() - free_before;
+        figures.charged_mib = charged_mib() - charged_before;
         figures.cpu = (double)(cpu_after - cpu_before) / 1e9;
         must("ksm", ksm_stop());
         return figures;
@@ -404,9 +419,11 @@ static void start_both(struct process *processes, bool mixed)
 
 static void print_figures(const char *who, const struct figures *figures)
 {
-        printf("  %-10s saved %6.1f MiB of %zu (%.1f %%), after %.2f s, CPU %.2f s; free memory %+.1f MiB\n",
-               who, figures->saved_mib, n_bytes >> 20, figures->saved_mib * 100 / (double)(n_bytes >> 20),
-               figures->seconds, figures->cpu, figures->free_mib);
+        printf("  %-10s saved %6.1f MiB of %zu (%.1f %%), after %.2f s, CPU %.2f s\n", who,
+               figures->saved_mib, n_bytes >> 20, figures->saved_mib * 100 / (double)(n_bytes >> 20),
+               figures->seconds, figures->cpu);
+        printf("  %-10s status %.1f MiB, free memory %+.1f MiB, control group %+.1f MiB\n", "",
+               figures->counted_mib, figures->free_mib, figures->charged_mib);
 }
 
 static void measure_case(const char *name, bool mixed, bool ksm)

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,32 @@ int measure_pss(pid_t pid, uint64_t *ret_bytes)
 int measure_available(uint64_t *ret_bytes)
 {
         return file_kb("/proc/meminfo", "MemAvailable", ret_bytes);
+}
+
+/* cgroups(7): version 1 has a line for the controller, version 2 one without any. */
+int measure_charged(uint64_t *ret_bytes)
+{
+        static const struct {
+                const char *controller;
+                const char *mount;
+                const char *file;
+        } versions[] = {{":memory:", "/sys/fs/cgroup/memory", "memory.usage_in_bytes"},
+                        {"0::", "/sys/fs/cgroup", "memory.current"}};
+        char text[4096], path[PATH_MAX], *group;
+        int r = measure_file_text("/proc/self/cgroup", text, sizeof(text));
+
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < ARRAY_SIZE(versions); i++) {
+                group = strstr(text, versions[i].controller);
+                if (!group)
+                        continue;
+                group += strlen(versions[i].controller);
+                snprintf(path, sizeof(path), "%s%.*s/%s", versions[i].mount, (int)strcspn(group, "\n"), group,
+                         versions[i].file);
+                return measure_file_u64(path, ret_bytes);
+        }
+        return -ENOENT;
 }
 
 int measure_cpu(pid_t pid, uint64_t *ret_ns)

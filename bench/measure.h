@@ -18,6 +18,9 @@ int measure_pss(pid_t pid, uint64_t *ret_bytes) wp_check;
 /* Memory available for starting programs without swapping, in bytes. */
 int measure_available(uint64_t *ret_bytes) wp_check;
 
+/* What the memory control group that we are in is charged with, in bytes. -ENOENT: there is none. */
+int measure_charged(uint64_t *ret_bytes) wp_check;
+
 /* CPU time that all threads of a process have used, in nanoseconds; also works for kernel threads. */
 int measure_cpu(pid_t pid, uint64_t *ret_ns) wp_check;
 
