@@ -18,7 +18,8 @@
  *
  * With other files it is merged by *aliases*: a page of one file is mapped in the place of the other's, so that it stays what
  * can be dropped and read again. Who gets a descriptor of a file for that may read all of it, so it is only for those who could
- * open it. With anonymous memory it is merged by the pool.
+ * open it. With anonymous memory it is merged by the pool: where the file itself was mapped in its place, a page that the program
+ * discards would read as the file's, and nobody could help it (tests/kernel/regular_file.c).
  *
  * Clients have descriptors that share the lease, and it outlasts the daemon with them (libwp/filerun.c). They could end it,
  * too, which is found out before long; a client's domain is hurt by that and nobody else, since each domain has leases of its own.
